@@ -1,0 +1,144 @@
+"""Speed and memory of the engine, and latency of what it leaves: writes one JSON record.
+
+    python benchmarks/speed.py benchmarks/records/speed.json
+
+Untrained networks: latency and scoring cost depend on widths, not on weights. Run it when nothing else runs.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+import secateur as sc
+from secateur.cost.macs import count_macs, count_params
+from secateur.deploy.timing import BenchRecipe, NamedModel, time_models
+from secateur.nets.reference import monai_unet
+from secateur.records import read_record, write_record
+from secateur.store.runs import surroundings
+
+_SIDE = 352
+_WIDTHS = {"5.7 GMACs": 32, "22.7 GMACs": 64}
+_ROUNDS = 5
+
+
+def loss(logits, target):
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2, 3))
+
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(4, 3, 192, 192, generator=generator), torch.rand(4, 1, 192, 192, generator=generator).round())
+        for _ in range(2)
+    ]
+
+
+def forward_backward(model, evidence):
+    for images, target in evidence:
+        loss(model(images), target).mean().backward()
+
+
+def score(model, graph, evidence):
+    sc.TaylorFirstOrder().score(model, graph, sc.Evidence(evidence, loss))
+
+
+def scoring_seconds():
+    """Scoring and a plain forward + backward over the same batches, in turns; the median of each."""
+    model = monai_unet(32).build().eval()
+    graph = sc.trace(model, torch.zeros(1, 3, 192, 192))
+    evidence = batches()
+    plain, scoring = [], []
+    for _ in range(_ROUNDS + 1):
+        for times, work in (
+            (plain, lambda: forward_backward(model, evidence)),
+            (scoring, lambda: score(model, graph, evidence)),
+        ):
+            started = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - started)
+    plain_s, scoring_s = statistics.median(plain[1:]), statistics.median(scoring[1:])
+    return {"plain_s": plain_s, "scoring_s": scoring_s, "scoring_over_plain": scoring_s / plain_s}
+
+
+def peak_mib(kind):
+    """Peak memory of a process that does one of the two, above what it holds before: run as a child of its own."""
+    model = monai_unet(32).build().eval()
+    graph = sc.trace(model, torch.zeros(1, 3, 192, 192))
+    evidence = batches()
+    forward_backward(model, [(images[:1, :, :32, :32], target[:1, :, :32, :32]) for images, target in evidence])
+    model.zero_grad()
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
+    before = _status_mib("VmRSS")
+    forward_backward(model, evidence) if kind == "plain" else score(model, graph, evidence)
+    return _status_mib("VmHWM") - before
+
+
+def _status_mib(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def scoring_memory():
+    peaks = {
+        kind: float(subprocess.run([sys.executable, __file__, kind], capture_output=True, text=True, check=True).stdout)
+        for kind in ("plain", "scoring")
+    }
+    return {"plain_mib": peaks["plain"], "scoring_mib": peaks["scoring"], "ratio": peaks["scoring"] / peaks["plain"]}
+
+
+def engine_seconds():
+    """Trace with trial, allocate, remove with proof, for one network."""
+    model = monai_unet(32).build()
+    started = time.perf_counter()
+    graph = sc.trace(model, torch.zeros(1, 3, _SIDE, _SIDE))
+    traced = time.perf_counter()
+    plan = sc.allocate(graph, sc.L2Norm().score(model, graph), sc.MacsBudget(0.1), round_to=8, min_channels=8)
+    allocated = time.perf_counter()
+    sc.remove(model, graph, plan)
+    removed = time.perf_counter()
+    return {"trace_s": traced - started, "allocate_s": allocated - traced, "remove_and_prove_s": removed - allocated}
+
+
+def latency(width):
+    """Dense, uniform width, L2 and Taylor at 10 % of the MACs; Taylor on batches of noise, untrained weights."""
+    torch.manual_seed(0)
+    example = torch.zeros(1, 3, _SIDE, _SIDE)
+    model = monai_unet(width).build().eval()
+    graph = sc.trace(model, example)
+    evidence = sc.Evidence(batches(), loss)
+    entries = [NamedModel("dense", model, count_params(model), count_macs(model, example))]
+    for criterion in (sc.UniformWidth(), sc.L2Norm(), sc.TaylorFirstOrder()):
+        scores = criterion.score(model, graph, evidence)
+        plan = sc.allocate(graph, scores, sc.MacsBudget(0.1), round_to=8, min_channels=8)
+        small = sc.remove(model, graph, plan)
+        name = type(criterion).__name__
+        entries.append(NamedModel(name, small, count_params(small), count_macs(small, example)))
+    recipe = BenchRecipe(threads=2, seconds=15)
+    return time_models(entries, recipe, input_shape=(1, 3, _SIDE, _SIDE))["benches"]
+
+
+def main():
+    if sys.argv[1] in ("plain", "scoring"):
+        print(peak_mib(sys.argv[1]))
+        return
+    record = {
+        **surroundings(),
+        "engine": engine_seconds(),
+        "scoring": scoring_seconds(),
+        "scoring_memory": scoring_memory(),
+        "latency": {name: latency(width) for name, width in _WIDTHS.items()},
+    }
+    write_record(Path(sys.argv[1]), record)
+    print({key: read_record(Path(sys.argv[1]))[key] for key in ("engine", "scoring", "scoring_memory")})
+    for name, benches in record["latency"].items():
+        for bench in benches:
+            print(name, bench["runtime"], {pair["pruned"]: round(pair["speedup"], 2) for pair in bench["pairs"]})
+
+
+if __name__ == "__main__":
+    main()

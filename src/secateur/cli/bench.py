@@ -1,0 +1,29 @@
+"""``secateur bench``: milliseconds, dense and pruned in turns in one process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.options import Json, Settings
+
+
+def bench(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Run folders, dense first; one pruned run brings its own.")
+    ],
+    settings: Settings = None,
+    json: Json = None,
+) -> None:
+    """Measure latency on PyTorch, ONNX Runtime and OpenVINO, with threads and precision pinned."""
+    from secateur import pipeline
+    from secateur.cli.options import session, write_json
+    from secateur.cli.show import show_bench
+    from secateur.recipes.recipe import parse_settings
+    from secateur.store.runs import RunFolder
+
+    runs = pipeline.with_dense([RunFolder(path) for path in models])
+    recipe = pipeline.read_run_recipe(runs[0]).with_settings(parse_settings(settings or []))
+    record = pipeline.bench(runs, session(), recipe=recipe)
+    show_bench(record)
+    write_json(json, record)

@@ -1,0 +1,25 @@
+"""``secateur evaluate``: every case of a split, measured."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli.options import Data, Json
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    data: Data = None,
+    json: Json = None,
+) -> None:
+    """Measure Dice, IoU, precision, recall, HD95, lost polyps and false ones, case by case."""
+    from secateur import pipeline
+    from secateur.cli.options import session, write_json
+    from secateur.cli.show import show_evaluation
+    from secateur.store.runs import RunFolder
+
+    record = pipeline.evaluate(RunFolder(model), session(), split=split, source=data)
+    show_evaluation(record)
+    write_json(json, record)

@@ -1,0 +1,156 @@
+"""Records as tables for people, on stdout."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from secateur.records import Record, read_record
+
+_console = Console()
+_MAC = 1e9
+_ROWS = 24  # a table longer than a screen is cut, and says so
+
+
+def show_training(run: Record, out: Path) -> None:
+    """Best epoch and Dice."""
+    training = run["training"]
+    _console.print(
+        f"best Dice on validation [bold]{training['best_val_dice']:.4f}[/] in epoch {training['best_epoch']} of "
+        f"{training['epochs']}, {training['seconds'] / 60:.1f} min; network in {out}",
+        soft_wrap=True,
+    )
+
+
+def show_pruning(record: Record, out: Path) -> None:
+    """Widths kept, budget reached, proof."""
+    table = _table("group", "channels", "kept")
+    for group in record["groups"]:
+        table.add_row(group["id"], str(group["width"]), str(group["kept"]))
+    _console.print(table)
+    reached, dense, proof = record["reached"], record["dense"], record["proof"]
+    _console.print(
+        f"MACs {dense['macs'] / _MAC:.3f} G -> {reached['macs'] / _MAC:.3f} G ({reached['macs_keep_ratio']:.1%}), "
+        f"parameters {dense['params']:,} -> {reached['params']:,} ({reached['params_keep_ratio']:.1%})"
+    )
+    _console.print(
+        f"proof: masked equals removed in {', '.join(proof['modes'])}; largest difference {proof['max_abs_diff']:.2g}; "
+        f"{len(proof['untested'])} of {proof['reads']} reads untested",
+        soft_wrap=True,
+    )
+    for entry in record["rounds"]:
+        _console.print(
+            f"round {entry['round']}: Dice on validation {entry['val_dice_before']:.4f} before recovery, "
+            f"{entry['val_dice_after']:.4f} after"
+        )
+    _console.print(f"network in {out}", soft_wrap=True)
+
+
+def show_evaluation(record: Record) -> None:
+    """Every metric with its interval, and what was lost."""
+    table = _table("metric", "mean", "SD", "95 % interval", "undefined")
+    for name, metric in record["metrics"].items():
+        low, high = metric["ci95"]
+        interval = "-" if low is None else f"{low:.4f} to {high:.4f}"
+        table.add_row(name, _number(metric["mean"]), _number(metric["std"]), interval, str(metric["undefined"]))
+    synthetic = ", [yellow]synthetic data[/]" if record["synthetic"] else ""
+    _console.print(f"{record['n_cases']} cases of {record['split']}{synthetic}")
+    _console.print(table)
+    polyps, frames = record["polyps"], record["false_polyp_frames"]
+    if polyps["lost"] is not None:
+        seen = polyps["seen_by_dense"]
+        _console.print(f"polyps lost by the cut: {polyps['lost']} of {seen} that the dense network saw")
+    _console.print(f"frames with a false polyp: {frames['count']} of {frames['of']}")
+
+
+def show_parity(record: Record, folder: Path) -> None:
+    """Difference per file and runtime."""
+    table = _table("file", "runtime", "largest difference", "allowed", "pixels flipped", "passed")
+    for row in record["runtimes"]:
+        table.add_row(
+            row["file"],
+            row["runtime"],
+            _small(row["max_abs_diff"]),
+            _small(row["tolerance"]),
+            f"{row['flipped_pixels']} of {row['pixels']}",
+            _mark(row["passed"]),
+        )
+    _console.print(table)
+    _console.print(f"files in {folder}, compared with PyTorch on {record['cases']} cases", soft_wrap=True)
+
+
+def show_bench(record: Record) -> None:
+    """Latency per runtime and network."""
+    table = _table("runtime", "network", "GMACs", "p50 ms", "p95 ms", "p99 ms", "speed-up")
+    for bench in record["benches"]:
+        speedups = {pair["pruned"]: f"{pair['speedup']:.2f}x" for pair in bench["pairs"]}
+        label = f"{bench['runtime']} {bench['precision']}, {bench['threads']} threads"
+        for model in bench["models"]:
+            times = [f"{model['latency_ms'][key]:.2f}" for key in ("p50", "p95", "p99")]
+            table.add_row(label, model["name"], f"{model['macs'] / _MAC:.3f}", *times, speedups.get(model["name"], "1"))
+    _console.print(table)
+    _console.print(f"input {record['benches'][0]['input_shape']}, networks in turns in one process")
+
+
+def show_inspection(record: Record) -> None:
+    """Groups, pins, and the dry run."""
+    dry = record.get("dry_run")
+    table = _table("group", "channels", "tensors", "reads", *(["would keep"] if dry else []))
+    for group in record["group_table"][:_ROWS]:
+        cells = [group["id"], str(group["width"]), str(group["tensors"]), str(group["reads"])]
+        table.add_row(*cells, *([str(dry["kept"][group["id"]])] if dry else []))
+    _console.print(table)
+    if len(record["group_table"]) > _ROWS:
+        _console.print(f"... and {len(record['group_table']) - _ROWS} more groups (--json has all)")
+    for pin in record["pinned"]:
+        _console.print(f"stays: {pin['module']} [{pin['channels']}]: {pin['reason']}", soft_wrap=True, markup=False)
+    _console.print(
+        f"{record['params']:,} parameters, {record['macs'] / _MAC:.3f} GMACs at {record['input_shape']}; "
+        f"{record['removable']} of {record['channels']} channels removable in {record['groups']} groups; "
+        f"traced in {record['seconds']:.1f} s",
+        soft_wrap=True,
+    )
+    if dry:
+        _console.print(
+            f"dry run: keeps {dry['macs_keep_ratio']:.1%} of the MACs and {dry['params_keep_ratio']:.1%} of the "
+            f"parameters; at their floor: {', '.join(dry['at_floor']) or 'none'}",
+            soft_wrap=True,
+        )
+
+
+def show_checks(record: Record) -> None:
+    """What works here."""
+    table = _table("check", "result", "")
+    for check in record["checks"]:
+        table.add_row(check["name"], check["result"], _mark(check["passed"]))
+    _console.print(table)
+
+
+def show_summary(dense: Path, pruned: Path, page: Path) -> None:
+    """The end of the main job on one screen."""
+    show_pruning(read_record(pruned / "prune.json"), pruned)
+    show_evaluation(read_record(pruned / "evaluation.json"))
+    show_parity(read_record(pruned / "export" / "parity.json"), pruned / "export")
+    show_bench(read_record(pruned / "bench.json"))
+    before, after = (read_record(run / "evaluation.json")["metrics"]["dice"]["mean"] for run in (dense, pruned))
+    _console.print(f"Dice on test {before:.4f} dense, {after:.4f} pruned")
+    _console.print(f"[bold]{page}[/] is ready to open.", soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _small(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.2g}"
+
+
+def _mark(passed: bool) -> str:
+    return "[green]yes[/]" if passed else "[red]no[/]"

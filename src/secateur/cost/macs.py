@@ -1,0 +1,94 @@
+"""Multiply-adds and parameters: predicted from the graph's records, and counted by torch's own counter."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from secateur.graph.records import ChannelGraph
+
+_FLOPS_PER_MAC = 2
+
+
+def graph_macs(graph: ChannelGraph) -> int:
+    """Multiply-adds of one sample of the traced size: convolutions and linear layers, biases not counted."""
+    return sum(prod(graph.shapes[layer.weight]) * layer.positions for layer in graph.layers)
+
+
+def graph_params(graph: ChannelGraph) -> int:
+    """Number of parameters, each shared one once."""
+    return sum(prod(graph.shapes[name]) for name in graph.parameters)
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters of a network, each shared one once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, example: Tensor | Sequence[Tensor]) -> int:
+    """Multiply-adds of one eval-mode forward of ``example`` divided by its batch size, by torch's counter."""
+    return sum(macs for _, macs in macs_by_module(model, example))
+
+
+def macs_by_module(model: nn.Module, example: Tensor | Sequence[Tensor]) -> list[tuple[str, int]]:
+    """(module, multiply-adds per sample) of every leaf module that multiplies, by torch's counter.
+
+    The network runs once in eval mode, without gradients; its mode is restored.
+    """
+    arguments = (example,) if isinstance(example, Tensor) else tuple(example)
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(*arguments)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    counts = counter.get_flop_counts()
+    root = type(model).__name__
+    leaves = {
+        f"{root}.{name}": name
+        for name, module in model.named_modules()
+        if name and not any(True for _ in module.children())
+    }
+    batch = arguments[0].shape[0]
+    found = [
+        (leaves[path], sum(flops.values()) // _FLOPS_PER_MAC // batch)
+        for path, flops in counts.items()
+        if path in leaves
+    ]
+    rest = counter.get_total_flops() // _FLOPS_PER_MAC // batch - sum(macs for _, macs in found)
+    return found + ([("(outside leaf modules)", rest)] if rest else [])
+
+
+class WidthCost:
+    """The cost of a network as a function of how many units each group keeps, fast enough to search over.
+
+    Every dimension of every tensor shrinks by a fixed number of positions per unit removed, since the units
+    of a group are interchangeable. ``macs`` and ``params`` then need only counts, not indices.
+    """
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self._shapes = graph.shapes
+        self._per_unit: dict[str, list[tuple[int, int, int]]] = {}
+        for index, group in enumerate(graph.groups):
+            for piece in group.slices:
+                per_unit = len(piece.positions) // group.width
+                self._per_unit.setdefault(piece.tensor, []).append((piece.dim, index, per_unit))
+        self._parameters = sorted(graph.parameters)
+        self._layers = graph.layers
+
+    def macs(self, removed: Sequence[int]) -> int:
+        """Multiply-adds per sample after removing ``removed[g]`` units of group g."""
+        return sum(self._size(layer.weight, removed) * layer.positions for layer in self._layers)
+
+    def params(self, removed: Sequence[int]) -> int:
+        """Parameters after removing ``removed[g]`` units of group g."""
+        return sum(self._size(name, removed) for name in self._parameters)
+
+    def _size(self, tensor: str, removed: Sequence[int]) -> int:
+        shape = list(self._shapes[tensor])
+        for dim, group, per_unit in self._per_unit.get(tensor, ()):
+            shape[dim] -= per_unit * removed[group]
+        return prod(shape)

@@ -1,0 +1,1 @@
+"""Cases with their labels: folders of frames, the synthetic default, preprocessing and augmentation."""

@@ -1,0 +1,161 @@
+"""What tracing finds, as plain data: groups of channels, the tensors that hold them, pins, and layers."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NewType
+
+import torch
+
+GroupId = NewType("GroupId", str)
+
+Kept = Mapping[GroupId, tuple[int, ...]]  # ascending kept units; a group that is absent keeps all
+
+
+class Role(Enum):
+    """What a dimension of a parameter does with the channels it holds."""
+
+    WRITE = "write"  # produces them: the output dimension of a convolution
+    TIED = "tied"  # follows them: biases, norms, running statistics
+    READ = "read"  # consumes them: the input dimension of a convolution
+    WIDTH = "width"  # only counts them: a norm without parameters that remembers ``num_features``
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where the units of one group sit along one dimension of a parameter or buffer.
+
+    ``positions[i]`` belongs to unit ``units[i]``; a unit may hold several positions. With the role ``WIDTH``,
+    ``tensor`` names an integer attribute of a module instead.
+    """
+
+    tensor: str
+    dim: int
+    role: Role
+    positions: tuple[int, ...]
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """A family of interchangeable units: same producers, same consumers. ``width`` counts the units, C_g."""
+
+    id: GroupId
+    width: int
+    slices: tuple[Slice, ...]
+
+    def reads(self) -> tuple[Slice, ...]:
+        """The slices through which this group is consumed."""
+        return tuple(piece for piece in self.slices if piece.role is Role.READ)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Channels that must stay, and why."""
+
+    module: str
+    reason: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of a convolution or linear layer: each weight is used ``positions`` times per sample."""
+
+    weight: str
+    positions: int
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Shape and type of one input tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """Which channels of a network stand and fall together.
+
+    Attributes:
+        groups: what can be removed, in the order of execution.
+        pinned: what cannot, with the reason.
+        layers: every multiplying call of the eval-mode forward, for counting MACs.
+        shapes: of all parameters and buffers, by first qualified name.
+        parameters: the names in ``shapes`` that are parameters.
+        inputs: the example's inputs; counts of MACs hold for one sample of this size.
+        patch: small inputs that the network accepts, used for proofs; see `secateur.graph.patch.minimal_patch`.
+        seconds: what tracing took.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    pinned: tuple[Pin, ...]
+    layers: tuple[Layer, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    parameters: frozenset[str]
+    inputs: tuple[InputSpec, ...]
+    patch: tuple[InputSpec, ...]
+    seconds: float
+
+    def group(self, group_id: GroupId) -> ChannelGroup:
+        """The group of that name; ``KeyError`` where there is none."""
+        for group in self.groups:
+            if group.id == group_id:
+                return group
+        raise KeyError(group_id)
+
+    def keep(self, kept: Kept) -> "ChannelGraph":
+        """The graph of the network in which every group keeps only ``kept``: no second trace."""
+        removed = removed_positions(self, kept)
+        shapes = {
+            name: tuple(size - len(removed.get((name, dim), ())) for dim, size in enumerate(shape))
+            for name, shape in self.shapes.items()
+        }
+        groups = tuple(_shrink_group(group, kept.get(group.id), removed) for group in self.groups)
+        return replace(self, groups=groups, shapes=shapes)
+
+    def __str__(self) -> str:
+        rows = [f"{'group':44} {'channels':>8} {'tensors':>8} {'reads':>6}"]
+        rows += [
+            f"{group.id:44} {group.width:8d} {len({piece.tensor for piece in group.slices}):8d} {len(group.reads()):6d}"
+            for group in self.groups
+        ]
+        rows += [f"pinned: {pin.module or '(network)'} [{pin.channels}]: {pin.reason}" for pin in self.pinned]
+        return "\n".join(rows)
+
+
+def removed_positions(graph: ChannelGraph, kept: Kept) -> dict[tuple[str, int], set[int]]:
+    """The positions to drop, per tensor name and dimension."""
+    removed: dict[tuple[str, int], set[int]] = {}
+    for group in graph.groups:
+        if group.id not in kept:
+            continue
+        survivors = set(kept[group.id])
+        for piece in group.slices:
+            gone = {
+                position for position, unit in zip(piece.positions, piece.units, strict=True) if unit not in survivors
+            }
+            if gone:
+                removed.setdefault((piece.tensor, piece.dim), set()).update(gone)
+    return removed
+
+
+def _shrink_group(
+    group: ChannelGroup, kept: tuple[int, ...] | None, removed: Mapping[tuple[str, int], set[int]]
+) -> ChannelGroup:
+    units = kept if kept is not None else tuple(range(group.width))
+    new_unit = {old: new for new, old in enumerate(units)}
+    slices = tuple(_shrink_slice(piece, new_unit, removed) for piece in group.slices)
+    return ChannelGroup(group.id, len(units), slices)
+
+
+def _shrink_slice(piece: Slice, new_unit: Mapping[int, int], removed: Mapping[tuple[str, int], set[int]]) -> Slice:
+    gone = sorted(removed.get((piece.tensor, piece.dim), ()))
+    pairs = [
+        (position - bisect_left(gone, position), new_unit[unit])
+        for position, unit in zip(piece.positions, piece.units, strict=True)
+        if unit in new_unit
+    ]
+    return replace(piece, positions=tuple(p for p, _ in pairs), units=tuple(u for _, u in pairs))

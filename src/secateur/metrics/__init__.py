@@ -1,0 +1,1 @@
+"""Metrics, definition first: overlap, surface distance, lesions found, and summaries over cases."""

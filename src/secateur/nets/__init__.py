@@ -1,0 +1,1 @@
+"""How networks are built again, and the reference networks."""

@@ -1,0 +1,67 @@
+"""How to rebuild a network: a builder's name and its arguments, never a pickle."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from secateur.errors import RecipeError
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class ModelSpec:
+    """A network by its builder.
+
+    Attributes:
+        builder: ``"package.module:name"`` of an ``nn.Module`` class or of a function that returns one.
+        kwargs: its arguments, JSON values only.
+
+    Building imports and calls what ``builder`` names: load run folders only from people you trust, as you would
+    install a package.
+    """
+
+    builder: str
+    kwargs: Mapping[str, Any] = Field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Return a new network; its initial weights come from torch's global random state.
+
+        Raises:
+            RecipeError: the builder cannot be imported or called so, or what it returns is not a network.
+        """
+        builder = self._import()
+        try:
+            model = builder(**self.kwargs)
+        except (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError, ImportError) as error:
+            raise RecipeError(
+                f"{self.builder} cannot be called with {json.dumps(dict(self.kwargs))}: {error}"
+            ) from error
+        if not isinstance(model, nn.Module):
+            raise RecipeError(f"{self.builder} returns {type(model).__name__}; name a builder of an nn.Module.")
+        return model
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"builder": ..., "kwargs": ...}``"""
+        return {"builder": self.builder, "kwargs": dict(self.kwargs)}
+
+    def _import(self) -> Any:  # a class or function of the user's
+        module_name, _, name = self.builder.partition(":")
+        if not module_name or not name:
+            raise RecipeError(
+                f"{self.builder!r} is not a builder; write package.module:name, such as monai.networks.nets:UNet."
+            )
+        try:
+            builder = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(
+                f"{self.builder!r} cannot be imported: {error}. Check its spelling, and "
+                f"that its package is installed or its folder on PYTHONPATH."
+            ) from error
+        if not (inspect.isfunction(builder) or (inspect.isclass(builder) and issubclass(builder, nn.Module))):
+            raise RecipeError(f"{self.builder!r} is neither a function nor a class of networks; name one that is.")
+        return builder

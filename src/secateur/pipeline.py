@@ -1,0 +1,293 @@
+"""The main job, stage by stage: train, prune, evaluate, export, measure, report.
+
+Every stage reads run folders and writes its records there, so that any of them can be done again, alone.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from secateur.cost.macs import count_macs, count_params
+from secateur.data.cases import Case
+from secateur.data.dataset import PolypSet, to_input
+from secateur.data.sources import load_cases
+from secateur.deploy.onnx import export_onnx
+from secateur.deploy.parity import check_parity, require_parity
+from secateur.deploy.timing import NamedModel, time_models
+from secateur.errors import InputError, ProofError, RecordError
+from secateur.graph.copying import safe_copy
+from secateur.graph.patch import accepts, keeps_sides, side_multiple
+from secateur.graph.records import InputSpec
+from secateur.recipes.recipe import Recipe, read_recipe
+from secateur.records import Record, write_record
+from secateur.report.page import write_report
+from secateur.rounds import PruningJob, prune_in_rounds, trace_within_reach, training_record
+from secateur.store.networks import load, read_architecture, save
+from secateur.store.runs import RunFolder
+from secateur.tasks.polyp import PolypTask, read_predictions
+from secateur.train.loop import fit
+
+_TEST = "test"
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a command was called: what goes into the records, and where progress is shown."""
+
+    command: list[str]
+    console: Console | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+
+def main_job(recipe: Recipe, out: Path, session: Session) -> Path:
+    """From data to page: dense network, pruned network, their evaluation, export, latency and report."""
+    dense = train(recipe, out / "dense", session)
+    pruned = prune(dense, recipe, out / "pruned", session)
+    evaluate(pruned, session)
+    export(pruned, session)
+    bench([dense, pruned], session)
+    return report([dense, pruned], out / "report.html", session)
+
+
+def train(recipe: Recipe, out: Path, session: Session) -> RunFolder:
+    """Train the dense network of ``recipe`` into the run folder ``out``."""
+    cases = load_cases(recipe.data)
+    task = PolypTask(recipe.data.size)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.training.seed)
+        model = recipe.network.build()
+    _require_side(model, recipe.data.size)
+    seed = recipe.training.seed
+    train_set, val_set = _training_sets(task, cases, recipe, session, seed=seed)
+    run = _begin(out, recipe, cases, session, role="dense", parent=None, seed=seed)
+    result = fit(
+        model,
+        loss=task.loss,
+        train_set=train_set,
+        validate=lambda network: task.validate(network, val_set),
+        recipe=recipe.training,
+        folder=run.path,
+        resume=session.resume,
+        console=session.console,
+    )
+    save(model, run.path, spec=recipe.network)
+    run.add(training=training_record([result], recipe.training.epochs))
+    return run
+
+
+def prune(dense: RunFolder, recipe: Recipe, out: Path, session: Session) -> RunFolder:
+    """Prune the network in ``dense`` as ``recipe.pruning`` says, into the run folder ``out``."""
+    if dense.path.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{out} holds the dense network that is to be pruned; give another --out.")
+    spec, earlier = read_architecture(dense.path)
+    if earlier is not None:
+        raise InputError(f"{dense.path} holds a pruned network; give the run folder of a dense one.")
+    if recipe.data != read_run_recipe(dense).data:
+        raise InputError(
+            f"{dense.path} was trained on other data than these settings name; prune on the same, so that what the cut "
+            f"loses can be counted, and leave data.* out of --set."
+        )
+    cases = load_cases(recipe.data)
+    seed = recipe.pruning.recovery.seed
+    model = load(dense.path)
+    _require_side(model, recipe.data.size)
+    graph = trace_within_reach(model, recipe.data.size, recipe.pruning)
+    task = PolypTask(recipe.data.size)
+    train_set, val_set = _training_sets(task, cases, recipe, session, seed=seed)
+    run = _begin(out, recipe, cases, session, role="pruned", parent=dense, seed=seed)
+    job = PruningJob(
+        dense=model,
+        graph=graph,
+        spec=spec,
+        task=task,
+        train_set=train_set,
+        val_set=val_set,
+        recipe=recipe.pruning,
+        seed=seed,
+        folder=out,
+        resume=session.resume,
+        console=session.console,
+    )
+    try:
+        result = prune_in_rounds(job)
+    except ProofError:
+        run.abandon()
+        raise
+    save(result.model, out, spec=spec, plan=result.plan)
+    write_record(out / "prune.json", result.record)
+    run.add(training=result.training)
+    return run
+
+
+def evaluate(run: RunFolder, session: Session, *, split: str = _TEST, source: str | None = None) -> Record:
+    """Measure every case of a split; of a pruned network also what the dense one had found and it lost.
+
+    The run's own test split gives ``evaluation.json``; other splits and sources ``evaluation.<label>.json``.
+    """
+    recipe = read_run_recipe(run)
+    data = recipe.data if source is None else recipe.data.model_copy(update={"source": source})
+    cases = load_cases(data)
+    if split not in cases:
+        raise InputError(f"there is no split {split!r}; give one of {', '.join(cases)}.")
+    label = split if source is None else f"{Path(source).name}-{split}"
+    dense_predictions = None
+    parent = _parent(run)
+    if parent is not None:
+        if source is not None or not (parent.path / _evaluation_name(label)).is_file():
+            evaluate(parent, session, split=split, source=source)
+        ids = [case.id for case in cases[split]]
+        dense_predictions = read_predictions(parent.path / "predictions" / label, ids)
+    record = PolypTask(recipe.data.size).evaluate(
+        load(run.path),
+        _shown(cases[split], f"evaluate {run.run['name']}", session),
+        split=label,
+        dense_predictions=dense_predictions,
+        predictions=run.path / "predictions" / label,
+    )
+    write_record(run.path / _evaluation_name(label), record)
+    run.note(session.command)
+    return record
+
+
+def export(run: RunFolder, session: Session, *, cases: int = 20) -> Record:
+    """Write ONNX files and compare them with PyTorch on the first test cases.
+
+    A difference raises `ParityError`; the record of it stays, the files do not.
+    """
+    recipe = read_run_recipe(run)
+    model = load(run.path)
+    chosen = [case.read() for case in load_cases(recipe.data)[_TEST][:cases]]
+    inputs = [to_input(image, recipe.data.size) for image, _ in chosen]
+    files = export_onnx(model, inputs[0], run.path / "export")
+    record = check_parity(model, files, inputs, threads=recipe.bench.threads)
+    write_record(run.path / "export" / "parity.json", record)
+    run.note(session.command)
+    if not record["passed"]:
+        for file in files:
+            file.path.unlink()
+    require_parity(record)
+    return record
+
+
+def bench(runs: Sequence[RunFolder], session: Session, *, recipe: Recipe | None = None) -> Record:
+    """Time the networks of several runs, dense first, interleaved in this process; each run gets the record."""
+    recipe = recipe or read_run_recipe(runs[0])
+    shape = (1, 3, recipe.bench_size, recipe.bench_size)
+    entries = [_named(str(run.run["name"]), load(run.path), shape) for run in runs]
+    record = time_models(entries, recipe.bench, input_shape=shape)
+    for run in runs:
+        write_record(run.path / "bench.json", record)
+        run.note(session.command)
+    return record
+
+
+def report(runs: Sequence[RunFolder], out: Path, session: Session, *, title: str | None = None) -> Path:
+    """Write the page about ``runs``, dense first, from their records alone."""
+    return write_report([run.path for run in runs], out, command=session.command, title=title)
+
+
+def with_dense(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """The same runs, the dense one first: where only pruned ones are given, their parent is added."""
+    parents = {run.path: _parent(run) for run in runs}
+    dense = [run for run in runs if parents[run.path] is None] or [parent for parent in parents.values() if parent][:1]
+    return [*dense, *(run for run in runs if parents[run.path] is not None)]
+
+
+def _begin(
+    out: Path,
+    recipe: Recipe,
+    cases: dict[str, list[Case]],
+    session: Session,
+    *,
+    role: str,
+    parent: RunFolder | None,
+    seed: int,
+) -> RunFolder:
+    run = RunFolder(out)
+    facts = {
+        "name": out.resolve().name,
+        "role": role,
+        "parent": None if parent is None else os.path.relpath(parent.path, out),
+        "task": recipe.task,
+        "synthetic": recipe.data.synthetic,
+        "seed": seed,
+        "input_size": recipe.data.size,
+        "data": {
+            "source": Path(recipe.data.source).name,
+            "splits": {split: len(members) for split, members in cases.items()},
+        },
+    }
+    written = out / "recipe.yaml"
+    if session.resume and written.is_file() and read_recipe(written) != recipe:
+        raise InputError(
+            f"{out} was begun with another recipe; resume with the same settings, give another --out, or --overwrite."
+        )
+    run.begin(facts, session.command, resume=session.resume, overwrite=session.overwrite)
+    recipe.write(written)
+    return run
+
+
+def _training_sets(
+    task: PolypTask, cases: dict[str, list[Case]], recipe: Recipe, session: Session, *, seed: int
+) -> tuple[PolypSet, PolypSet]:
+    """Read all cases for training and validation, so that a bad file is found before anything is written."""
+    train_cases, val_cases = (_shown(cases[split], f"read {split}", session) for split in ("train", "val"))
+    return (
+        task.training_set(train_cases, augment=recipe.data.augment, seed=seed),
+        task.training_set(val_cases, augment=False),
+    )
+
+
+def read_run_recipe(run: RunFolder) -> Recipe:
+    """The recipe that a run folder was made with; `RecordError` if it is none."""
+    run.check()
+    return read_recipe(run.path / "recipe.yaml")
+
+
+def _parent(run: RunFolder) -> RunFolder | None:
+    relative = run.run["parent"]
+    if relative is None:
+        return None
+    parent = RunFolder(Path(os.path.normpath(run.path / relative)))
+    if not (parent.path / "run.json").is_file():
+        raise RecordError(
+            f"{run.path} was cut from the run in {parent.path}, which is not there; put it back, since what the cut "
+            f"lost is counted against it."
+        )
+    return parent
+
+
+def _require_side(model: nn.Module, side: int) -> None:
+    """Refuse an input side that the network cannot halve as often as it wants to, naming those it can."""
+    spec = InputSpec((2, 3, side, side), torch.float32)
+    twin = safe_copy(model)  # trial runs move running statistics
+    if accepts(twin, (spec,)) and keeps_sides(twin, spec):
+        return
+    multiple = side_multiple(model, spec)
+    if multiple is None or side % multiple == 0:
+        raise InputError(f"the network does not run on frames of 3 channels and {side}x{side} pixels.")
+    below = side // multiple * multiple
+    raise InputError(
+        f"the network cannot halve a side of {side} pixels as often as it has to; give a multiple of {multiple}, "
+        f"such as {below or multiple} or {below + multiple}."
+    )
+
+
+def _named(name: str, model: nn.Module, shape: tuple[int, ...]) -> NamedModel:
+    _require_side(model, shape[-1])
+    return NamedModel(name, model, count_params(model), count_macs(model, torch.zeros(shape)))
+
+
+def _evaluation_name(label: str) -> str:
+    return "evaluation.json" if label == _TEST else f"evaluation.{label}.json"
+
+
+def _shown(cases: Sequence[Case], what: str, session: Session) -> Iterable[Case]:
+    return track(cases, what, console=session.console, transient=True) if session.console else cases

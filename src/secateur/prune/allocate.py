@@ -1,0 +1,181 @@
+"""From scores to a plan: one global ranking, cut where the budget is met."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.cost.macs import WidthCost
+from secateur.errors import BudgetError, EvidenceError
+from secateur.graph.records import ChannelGraph, ChannelGroup, GroupId
+from secateur.prune.budget import Budget
+from secateur.prune.plan import PruningPlan
+
+
+def allocate(
+    graph: ChannelGraph,
+    scores: Mapping[GroupId, Tensor],
+    budget: Budget,
+    *,
+    round_to: int = 1,
+    min_channels: int = 1,
+    min_keep_ratio: float = 0.0,
+) -> PruningPlan:
+    """Choose the units to remove so that the whole network meets ``budget``.
+
+    How it works: units leave in ascending order of score, over all groups at once, until the cost fits; a group at
+    its floor loses no more. Widths are then rounded up to multiples of ``round_to``, which is part of the cost
+    that is compared. Last, units go back in, best score first, wherever the budget still has room.
+
+    Args:
+        graph: of the network to be pruned.
+        scores: per group float ``(C_g,)``, higher = keep, comparable across groups. Groups without scores stay.
+        budget: target on the whole network, e.g. ``MacsBudget(keep_ratio=0.5)``.
+        round_to: keep a multiple of this many units in each group, or all of them.
+        min_channels: no group falls below this many units, or below its width where that is smaller.
+        min_keep_ratio: nor below this share of its width, in [0, 1]: a global ranking by itself may empty the deep
+            layers of a U-Net, which cost few MACs and see the most context.
+
+    Returns:
+        Plan with ascending indices per group. Among equal scores the higher index leaves first.
+
+    Raises:
+        BudgetError: even the smallest network allowed costs more; the message names the nearest budget.
+        EvidenceError: scores of the wrong length, or not finite.
+    """
+    if round_to < 1 or min_channels < 1:
+        raise BudgetError(f"round_to and min_channels start at 1; got {round_to} and {min_channels}.")
+    if not 0 <= min_keep_ratio <= 1:
+        raise BudgetError(f"min_keep_ratio is a share of each group's width, from 0 to 1; got {min_keep_ratio}.")
+    groups = graph.groups
+    _check_scores(groups, scores)
+    rounding = _Rounding(groups, round_to, min_channels, min_keep_ratio)
+    costs = WidthCost(graph)
+
+    def cost(counts: Sequence[int]) -> int:
+        return budget.cost(costs, [rounding.removed(g, count) for g, count in enumerate(counts)])
+
+    before = budget.cost(costs, [0] * len(groups))
+    allowed = int(budget.keep_ratio * before + 1e-6)
+    order = _ranking(groups, scores)
+    counts = _cut(order, len(groups), cost, allowed)
+    if counts is None:
+        floor = -(-max(round_to, min_channels) // round_to) * round_to
+        nearest = math.ceil(cost(_counts(order, len(groups))) / before * 1e4) / 1e4
+        share = f" and {min_keep_ratio:.0%} of its width" if min_keep_ratio else ""
+        raise BudgetError(
+            f"{budget} cannot be reached: with at least {floor} channels{share} in every group the network keeps "
+            f"{nearest:.4f} of its {budget.kind}; ask for at least that, or lower the floor."
+        )
+    counts = _refill(order, counts, rounding, cost, allowed)
+    removed = [rounding.removed(g, count) for g, count in enumerate(counts)]
+    return _plan(groups, scores, removed, costs, str(budget))
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """How many units may really leave a group when its ranking says ``count``."""
+
+    groups: Sequence[ChannelGroup]
+    round_to: int
+    min_channels: int
+    min_keep_ratio: float
+
+    def removed(self, group: int, count: int) -> int:
+        width = self.groups[group].width
+        kept = max(width - count, min(self.min_channels, width), math.ceil(self.min_keep_ratio * width), 1)
+        return width - min(width, -(-kept // self.round_to) * self.round_to)
+
+
+def _ranking(groups: Sequence[ChannelGroup], scores: Mapping[GroupId, Tensor]) -> list[int]:
+    """The group of each unit, in the order in which units leave."""
+    entries = [
+        (score, -unit, g)
+        for g, group in enumerate(groups)
+        if group.id in scores
+        for unit, score in enumerate(scores[group.id].double().tolist())
+    ]
+    return [g for _, _, g in sorted(entries)]
+
+
+def _counts(order: Sequence[int], number_of_groups: int) -> list[int]:
+    counts = [0] * number_of_groups
+    for group in order:
+        counts[group] += 1
+    return counts
+
+
+def _cut(
+    order: Sequence[int], number_of_groups: int, cost: Callable[[Sequence[int]], int], allowed: int
+) -> list[int] | None:
+    """The shortest prefix of the ranking that meets the budget (cost never rises along it), by bisection."""
+    low, high = 0, len(order)
+    if cost(_counts(order, number_of_groups)) > allowed:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if cost(_counts(order[:middle], number_of_groups)) <= allowed:
+            high = middle
+        else:
+            low = middle + 1
+    return _counts(order[:low], number_of_groups)
+
+
+def _refill(
+    order: Sequence[int],
+    counts: list[int],
+    rounding: _Rounding,
+    cost: Callable[[Sequence[int]], int],
+    allowed: int,
+) -> list[int]:
+    """Give units back, best first, where a whole rounding step of their group still fits the budget."""
+    counts = list(counts)
+    full: set[int] = set()
+    for group in reversed(order[: sum(counts)]):
+        if group in full or counts[group] == 0:
+            continue
+        now = rounding.removed(group, counts[group])
+        step = next((c for c in range(counts[group] - 1, -1, -1) if rounding.removed(group, c) < now), None)
+        trial = [*counts[:group], 0 if step is None else step, *counts[group + 1 :]]
+        if cost(trial) <= allowed:
+            counts = trial
+        else:
+            full.add(group)
+    return counts
+
+
+def _plan(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[GroupId, Tensor],
+    removed: Sequence[int],
+    costs: WidthCost,
+    budget: str,
+) -> PruningPlan:
+    kept: dict[GroupId, tuple[int, ...]] = {}
+    for group, count in zip(groups, removed, strict=True):
+        if count:
+            leaving = sorted(range(group.width), key=lambda unit: (float(scores[group.id][unit]), -unit))[:count]
+            kept[group.id] = tuple(sorted(set(range(group.width)) - set(leaving)))
+    none = [0] * len(groups)
+    macs, params = costs.macs(removed), costs.params(removed)
+    reached = {
+        "macs": macs,
+        "params": params,
+        "macs_keep_ratio": macs / costs.macs(none),
+        "params_keep_ratio": params / costs.params(none),
+    }
+    return PruningPlan(kept, {g.id: g.width for g in groups if g.id in kept}, budget, reached)
+
+
+def _check_scores(groups: Sequence[ChannelGroup], scores: Mapping[GroupId, Tensor]) -> None:
+    widths = {group.id: group.width for group in groups}
+    for group, values in scores.items():
+        if group not in widths or tuple(values.shape) != (widths[group],):
+            raise EvidenceError(
+                f"scores of group {group!r} have shape {tuple(values.shape)}; "
+                f"the graph has {widths.get(group, 'no')} channels there. Score with this graph."
+            )
+        if not bool(torch.isfinite(values).all()):
+            raise EvidenceError(f"scores of group {group!r} are not finite; check the weights and the batches.")

@@ -1,0 +1,48 @@
+"""Magnitude of a unit's own filters, relative to its group."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateur.graph.records import ChannelGraph, ChannelGroup, Role
+from secateur.prune.criteria.criterion import Criterion
+from secateur.prune.evidence import Evidence, Scores
+
+
+@dataclass(frozen=True)
+class L1Norm(Criterion):
+    """Sum of absolute values of the filters that write a unit, divided by the mean over its group.
+
+    Source: Li et al., 2017 (PFEC), with the division so that groups compare in a global ranking: raw norms grow with
+    a layer's fan-in. Scores do not change when all filters of a group are scaled together.
+    """
+
+    def score(self, model: nn.Module, graph: ChannelGraph, evidence: Evidence | None = None) -> Scores:
+        """Score all groups from the weights alone; a group of zero filters scores zero."""
+        return Scores({group.id: _relative(_powers(model, group, 1)) for group in graph.groups})
+
+
+@dataclass(frozen=True)
+class L2Norm(Criterion):
+    """Euclidean norm of the filters that write a unit, divided by the mean over its group: see `L1Norm`."""
+
+    def score(self, model: nn.Module, graph: ChannelGraph, evidence: Evidence | None = None) -> Scores:
+        """Score all groups from the weights alone; a group of zero filters scores zero."""
+        return Scores({group.id: _relative(_powers(model, group, 2).sqrt()) for group in graph.groups})
+
+
+def _powers(model: nn.Module, group: ChannelGroup, power: int) -> Tensor:
+    """Per unit, the sum of |w|^power over every weight that writes it, ``(C_g,)``."""
+    sums = torch.zeros(group.width, dtype=torch.float64)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # kernels may be fixed
+    for piece in group.slices:
+        if piece.role is Role.WRITE and piece.tensor in tensors:
+            filters = tensors[piece.tensor].detach().double().cpu().movedim(piece.dim, 0).flatten(1)
+            sums.index_add_(0, torch.tensor(piece.units), filters[list(piece.positions)].abs().pow(power).sum(1))
+    return sums
+
+
+def _relative(values: Tensor) -> Tensor:
+    mean = values.mean()
+    return values / mean if mean > 0 else values

@@ -1,0 +1,12 @@
+"""Named recipes: each a function that returns the whole of a run's settings."""
+
+from collections.abc import Callable, Mapping
+
+from secateur.recipes.polyp import polyp, polyp_demo, polyp_large
+from secateur.recipes.recipe import Recipe
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    "polyp": polyp,
+    "polyp-large": polyp_large,
+    "polyp-demo": polyp_demo,
+}

@@ -1,0 +1,160 @@
+"""Run folders as the report sees them: their records, and nothing else."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.errors import InputError, RecordError
+from secateur.records import Record, read_record
+
+_RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}  # what ships first
+
+
+@dataclass(frozen=True)
+class Run:
+    """The records of one run folder; a record that is not there is None, and its part of the page says so."""
+
+    folder: Path
+    info: Record
+    prune: Record | None
+    evaluation: Record | None
+    bench: Record | None
+    parity: Record | None
+    epochs: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is also its name in bench records."""
+        return str(self.info["name"])
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a latency was measured on."""
+
+    runtime: str
+    precision: str
+    threads: int
+    input_shape: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """In words, for a heading."""
+        threads = f"{self.threads} thread" + "s" * (self.threads != 1)
+        return f"{_RUNTIMES.get(self.runtime, self.runtime)}, {self.precision}, {threads}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one network on one setup; ``speedup`` is against the dense network in the same process."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    speedup: float | None
+    size_bytes: int
+    params: int
+    macs: int
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+    """Read the records of run folders, the dense run first.
+
+    Raises:
+        InputError: no folder, a first run that is not dense, or two runs of one name.
+        RecordError: a folder without ``run.json``, an unreadable record, or evaluations of different cases.
+    """
+    if not folders:
+        raise InputError("no run folder was given; give the dense run's folder, then those of pruned runs.")
+    runs = tuple(_read_run(Path(folder)) for folder in folders)
+    first = runs[0]
+    if first.info["role"] != "dense":
+        raise InputError(
+            f"the first run, '{first.name}', has the role {first.info['role']!r}; "
+            f"give the dense run first (the parent of '{first.name}' is {first.info['parent']!r})."
+        )
+    seen: dict[str, Path] = {}
+    for run in runs:
+        if run.name in seen:
+            raise InputError(
+                f"{seen[run.name]} and {run.folder} are both named '{run.name}', so their latencies cannot "
+                "be told apart; give each folder once, and each run a name of its own."
+            )
+        seen[run.name] = run.folder
+    _check_same_cases(runs)
+    return runs
+
+
+def read_timings(runs: Sequence[Run]) -> dict[Setup, dict[str, Timing]]:
+    """Latencies by setup and run name, from every bench record of the runs.
+
+    Only networks that were timed in one process with the dense run (the first) are taken; where there are
+    several measurements on one setup, the latest counts. Order: OpenVINO, ONNX Runtime, PyTorch.
+    """
+    dense = runs[0].name
+    timings: dict[Setup, dict[str, Timing]] = {}
+    records = [run.bench for run in runs if run.bench is not None]
+    for record in sorted(records, key=lambda record: str(record["created"])):
+        for bench in record["benches"]:
+            if dense not in {model["name"] for model in bench["models"]}:
+                continue
+            setup = Setup(bench["runtime"], bench["precision"], bench["threads"], tuple(bench["input_shape"]))
+            speedups = {pair["pruned"]: pair["speedup"] for pair in bench["pairs"] if pair["dense"] == dense}
+            for model in bench["models"]:
+                name, latency = model["name"], model["latency_ms"]
+                timings.setdefault(setup, {})[name] = Timing(
+                    p50_ms=latency["p50"],
+                    p95_ms=latency["p95"],
+                    p99_ms=latency["p99"],
+                    speedup=speedups.get(name),
+                    size_bytes=model["size_bytes"],
+                    params=model["params"],
+                    macs=model["macs"],
+                )
+    ranks = {runtime: rank for rank, runtime in enumerate(_RUNTIMES)}
+    return dict(sorted(timings.items(), key=lambda item: (ranks.get(item[0].runtime, len(ranks)), item[0].label)))
+
+
+def _read_run(folder: Path) -> Run:
+    def optional(name: str) -> Record | None:
+        return read_record(folder / name) if (folder / name).exists() else None
+
+    info = read_record(folder / "run.json")
+    if "training" not in info:
+        raise RecordError(f"the run in {folder} is not finished; go on with the command that began it and --resume.")
+    return Run(
+        folder=folder,
+        info=info,
+        prune=optional("prune.json"),
+        evaluation=optional("evaluation.json"),
+        bench=optional("bench.json"),
+        parity=optional("export/parity.json"),
+        epochs=_read_epochs(folder / "metrics.jsonl"),
+    )
+
+
+def _read_epochs(path: Path) -> tuple[Record, ...]:
+    if not path.exists():
+        return ()
+    epochs: list[Record] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            epochs.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{path}, line {number}, is not JSON ({error}); resume training.") from error
+    return tuple(epochs)
+
+
+def _check_same_cases(runs: Sequence[Run]) -> None:
+    """Differences are paired by case, so every evaluation must be of the same cases."""
+    evaluated = [(run.name, run.evaluation) for run in runs if run.evaluation is not None]
+    for name, record in evaluated[1:]:
+        first, reference = evaluated[0]
+        found, wanted = ({case["id"] for case in cases} for cases in (record["cases"], reference["cases"]))
+        if (record["split"], found) != (reference["split"], wanted):
+            raise RecordError(
+                f"'{name}' was evaluated on {len(found)} cases of '{record['split']}' and '{first}' on "
+                f"{len(wanted)} of '{reference['split']}', {len(found & wanted)} of them the same; "
+                "run `secateur evaluate` on the same split for both."
+            )

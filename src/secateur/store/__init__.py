@@ -1,0 +1,1 @@
+"""Networks and runs on disk: whole or absent, versioned, without pickle."""

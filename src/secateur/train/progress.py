@@ -1,0 +1,60 @@
+"""What people see while a stage trains."""
+
+from types import TracebackType
+from typing import Self, final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from secateur.records import Record
+
+
+@final
+class EpochProgress:
+    """A bar on a terminal, one plain line per epoch elsewhere, nothing without a console.
+
+    Args:
+        console: where to write; standard error is the place for it.
+        stage: name of what is trained.
+        epochs: of the whole stage.
+        steps: in one epoch.
+        done: epochs that an earlier process has already trained.
+    """
+
+    def __init__(self, console: Console | None, *, stage: str, epochs: int, steps: int, done: int) -> None:
+        self._console = console
+        self._stage = stage
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=console is None or not console.is_terminal,
+            speed_estimate_period=600.0,  # seconds; long, so that the time left counts validation too
+        )
+        self._task = self._bar.add_task(
+            stage, total=epochs * steps, completed=done * steps, epoch=done, epochs=epochs, numbers=""
+        )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self) -> None:
+        """One step is done."""
+        self._bar.advance(self._task)
+
+    def epoch(self, line: Record) -> None:
+        """One epoch is done; ``line`` is its record in ``metrics.jsonl``."""
+        numbers = f"loss {line['train_loss']:.4f}  Dice {line['val_dice']:.4f}"
+        self._bar.update(self._task, epoch=line["epoch"], numbers=numbers)
+        if self._console is not None and not self._console.is_terminal:
+            text = f"{self._stage}  epoch {line['epoch']}/{line['epochs']}  {numbers}  {line['seconds']:.1f} s"
+            self._console.print(text, highlight=False, soft_wrap=True)

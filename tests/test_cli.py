@@ -1,0 +1,263 @@
+"""The command line, end to end: one tiny run from data to page, and every kind of wrong input."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from secateur.cli import main
+from secateur.pipeline import with_dense
+from secateur.prune import surgery
+from secateur.prune.surgery import cut_
+from secateur.records import read_record
+from secateur.store.runs import RunFolder
+
+_SETTINGS = [
+    "data.size=32", "data.train=6", "data.val=2", "data.test=3", "training.epochs=1", "training.batch_size=3",
+    "network.kwargs.channels=[4, 8]", "network.kwargs.strides=[2]", "pruning.recovery.epochs=1",
+    "pruning.round_epochs=1", "pruning.round_to=1", "pruning.min_channels=1", "pruning.keep_ratio=0.3",
+    "bench_size=32", "bench.seconds=0", "bench.threads=1",
+]  # fmt: skip
+SMALL = [part for setting in _SETTINGS for part in ("--set", setting)]
+TINY = ["--recipe", "polyp-demo", *SMALL]
+
+
+def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of ``secateur ARGUMENTS``."""
+    monkeypatch.setattr(sys, "argv", ["secateur", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a demo: a dense and a pruned run and their page, made once."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["secateur", "demo", *SMALL, "--out", "."])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+    return folder
+
+
+def test_the_demo_goes_from_data_to_page(runs):
+    assert "Synthetic data" in (runs / "report.html").read_text(encoding="utf-8")
+    pruned = read_record(runs / "pruned" / "prune.json")
+    assert pruned["reached"]["macs_keep_ratio"] <= 0.3
+    assert pruned["proof"]["passed"]
+    assert set(pruned) >= {"criterion", "budget", "reached", "groups", "proof", "rounds", "scoring", "pinned"}
+    evaluation = read_record(runs / "pruned" / "evaluation.json")
+    assert evaluation["n_cases"] == len(evaluation["cases"]) == 3
+    assert evaluation["synthetic"]
+    assert evaluation["polyps"]["lost"] is not None  # counted against the dense run, which was evaluated on the way
+    bench = read_record(runs / "pruned" / "bench.json")["benches"]
+    assert {entry["runtime"] for entry in bench} == {"torch", "onnxruntime", "openvino"}
+    assert all([model["name"] for model in entry["models"]] == ["dense", "pruned"] for entry in bench)
+    assert read_record(runs / "pruned" / "export" / "parity.json")["passed"]
+
+
+def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    for command in (["evaluate", "pruned", "--split", "val"], ["bench", "pruned", "--set", "bench.targets=[torch]"]):
+        code, _, err = run(monkeypatch, capsys, *command, "--json", f"{command[0]}.json")
+        assert code == 0, err
+    assert read_record(runs / "evaluate.json")["n_cases"] == 2
+    assert (runs / "pruned" / "evaluation.val.json").is_file()
+    assert [entry["runtime"] for entry in read_record(runs / "bench.json")["benches"]] == ["torch"]
+    code, out, err = run(monkeypatch, capsys, "report", "pruned", "--markdown", "table.md")
+    assert code == 0, err
+    assert "report.html is ready to open" in out
+    assert len((runs / "table.md").read_text().strip().splitlines()) >= 3
+
+
+def test_two_rounds_reach_the_budget_of_the_dense_network(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    code, _, err = run(
+        monkeypatch, capsys, "prune", "dense", "--macs-keep", 0.3, "--rounds", 2, "--criterion", "random",
+        "--out", "two", "--set", "pruning.distillation={}",
+    )  # fmt: skip
+    assert code == 0, err
+    record = read_record(runs / "two" / "prune.json")
+    first, second = (entry["macs"] / record["dense"]["macs"] for entry in record["rounds"])
+    assert 0.3 < first <= 0.3**0.5
+    assert second == pytest.approx(record["reached"]["macs_keep_ratio"])
+    assert second <= 0.3
+
+
+def test_a_stopped_prune_resumes_to_the_same_weights(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    arguments = ["prune", "dense", "--macs-keep", 0.3, "--rounds", 2]
+    assert run(monkeypatch, capsys, *arguments, "--out", "whole")[0] == 0
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secateur.rounds.fit", stop)
+        assert run(patch, capsys, *arguments, "--out", "broken")[0] == 130
+    assert not (runs / "broken" / "model.safetensors").exists()
+    scored = (runs / "broken" / "checkpoints" / "cut-1" / "cut.json").read_bytes()
+    assert run(monkeypatch, capsys, *arguments, "--out", "broken", "--resume")[0] == 0
+    assert (runs / "broken" / "checkpoints" / "cut-1" / "cut.json").read_bytes() == scored  # not scored again
+    assert (runs / "whole" / "model.safetensors").read_bytes() == (runs / "broken" / "model.safetensors").read_bytes()
+
+
+def test_a_failed_proof_leaves_nothing(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+
+    def cut_the_wrong_one(model, graph, kept):
+        cut_(model, graph, {group: (*units[:-1], units[-1] ^ 1) for group, units in kept.items() if len(units) == 1})
+
+    monkeypatch.setattr(surgery, "cut_", cut_the_wrong_one)  # what `remove` uses; tracing has its own
+    code, _, err = run(monkeypatch, capsys, "prune", "dense", "--macs-keep", 0.3, "--out", "unproved")
+    assert code == 1, err
+    assert "masked and removed network differ" in err
+    assert not (runs / "unproved").exists()
+
+
+def test_inspect_and_its_dry_run(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    kwargs = json.dumps({"spatial_dims": 2, "in_channels": 3, "out_channels": 2, "features": [8] * 6})
+    code, out, err = run(
+        monkeypatch, capsys, "inspect", "monai.networks.nets:BasicUNet", "--kwargs", kwargs,
+        "--input-shape", "1,3,64,64",
+        "--macs-keep", 0.5, "--round-to", 4, "--json", "inspect.json",
+    )  # fmt: skip
+    assert code == 0, err
+    record = read_record(runs / "inspect.json")
+    assert set(record) >= {"params", "macs", "groups", "channels", "removable", "pinned", "seconds"}
+    assert record["dry_run"]["macs_keep_ratio"] <= 0.5
+    assert "network output" in out
+    assert run(monkeypatch, capsys, "inspect", "dense")[0] == 0
+
+
+def test_doctor_finds_this_machine_well(monkeypatch, capsys):
+    code, out, err = run(monkeypatch, capsys, "doctor")
+    assert code == 0, out + err
+    assert "remove with proof" in out
+
+
+def test_help_is_quick_to_import():
+    probe = "import sys, secateur.cli; print(*sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == ""
+
+
+WRONG = {
+    "unknown recipe": (["train", "--recipe", "polip", "--out", "new"], "did you mean 'polyp'"),
+    "unknown setting": (["train", *TINY, "--set", "training.epoch=3", "--out", "new"], "training has no 'epoch'"),
+    "a side that cannot be halved": (
+        ["train", *TINY, "--set", "data.size=33", "--out", "new"],
+        "multiple of 2, such as 32 or 34",
+    ),
+    "no such data": (["train", *TINY, "--data", "nowhere", "--out", "new"], "nowhere"),
+    "out exists": (["train", *TINY, "--out", "dense"], "exists; give another --out, --resume"),
+    "resume with another recipe": (
+        ["train", *TINY, "--set", "training.epochs=2", "--out", "dense", "--resume"],
+        "another recipe",
+    ),
+    "budget above one": (["prune", "dense", "--macs-keep", "1.5", "--out", "new"], "equal to 1 .given: 1.5"),
+    "budget of nothing": (["prune", "dense", "--macs-keep", "0", "--out", "new"], "greater than 0 .given: 0"),
+    "budget out of reach": (["prune", "dense", "--macs-keep", "0.001", "--out", "new"], "cannot be reached.*keeps 0.0"),
+    "two budgets": (["prune", "dense", "--macs-keep", "0.5", "--params-keep", "0.5", "--out", "new"], "not both"),
+    "not a run folder": (["evaluate", "."], "is not a run folder"),
+    "no folder": (["export", "absent"], "is not a run folder"),
+    "unknown split": (["evaluate", "dense", "--split", "tets"], "no split 'tets'; give one of train, val, test"),
+    "pruning a pruned network": (["prune", "pruned", "--out", "new"], "holds a pruned network"),
+    "out holds the dense run": (["prune", "dense", "--out", ".", "--overwrite"], "holds the dense network"),
+    "resume and overwrite": (["train", *TINY, "--out", "new", "--resume", "--overwrite"], "resume"),
+    "pruning on other data": (["prune", "dense", "--set", "data.seed=1", "--out", "new"], "trained on other data"),
+    "unknown nested setting": (["train", *TINY, "--set", "network.kwargs.no.sub=3", "--out", "new"], "no"),
+    "no input shape": (["inspect", "monai.networks.nets:UNet"], "needs --input-shape"),
+    "odd input shape": (["inspect", "monai.networks.nets:UNet", "--input-shape", "1,x"], "is not a shape"),
+    "dry run that needs data": (["inspect", "dense", "--macs-keep", "0.5", "--criterion", "taylor"], "needs data"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_gets_one_line_and_exit_code_two(runs, monkeypatch, capsys, name):
+    arguments, message = WRONG[name]
+    monkeypatch.chdir(runs)
+    before = (runs / "dense" / "model.safetensors").read_bytes()
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert lines[0].startswith("secateur: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert not (runs / "new").exists()
+    assert (runs / "dense" / "model.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_schema_is_refused(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    shutil.copytree(runs / "dense", runs / "future")
+    for file in ("run.json", "architecture.json"):
+        path = runs / "future" / file
+        path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    code, _, err = run(monkeypatch, capsys, "evaluate", "future")
+    assert code == 2
+    assert "has schema 2, this version of secateur reads 1" in err
+
+
+def test_masks_that_are_not_binary_are_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            shape = (40, 40, 3) if kind == "images" else (40, 40)
+            Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(tmp_path / kind / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(monkeypatch, capsys, "train", *TINY, "--data", tmp_path, "--out", "new")
+    assert code == 2, err
+    assert "Traceback" not in err
+
+
+def test_an_export_that_differs_leaves_its_record_and_no_file(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    shutil.copytree(runs / "pruned", runs / "differing")
+    monkeypatch.setattr("secateur.deploy.parity.RELATIVE_TOLERANCE", 0.0)
+    code, _, err = run(monkeypatch, capsys, "export", "differing")
+    assert code == 1
+    assert "checks of exported networks failed" in err
+    assert [path.name for path in (runs / "differing" / "export").iterdir()] == ["parity.json"]
+    assert not read_record(runs / "differing" / "export" / "parity.json")["passed"]
+
+
+def test_the_order_of_runs_does_not_matter(runs):
+    dense, pruned = RunFolder(runs / "dense"), RunFolder(runs / "pruned")
+    for given in ([pruned], [pruned, dense], [dense, pruned]):
+        assert [found.path for found in with_dense(given)] == [dense.path, pruned.path]
+
+
+def test_a_builder_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code, out, err = run(monkeypatch, capsys, "inspect", "my_nets:Net", "--input-shape", "1,3,16,16")
+    assert code == 0, err
+    assert "7 of 9 channels removable in 1 groups" in out
+
+
+def test_a_loss_that_is_not_finite_stops_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "secateur.tasks.polyp.PolypTask.loss", lambda *_: torch.full((3,), float("nan"), requires_grad=True)
+    )
+    code, _, err = run(monkeypatch, capsys, "train", *TINY, "--out", "nan")
+    assert code == 1
+    assert "epoch 1" in err
+    assert not (tmp_path / "nan" / "model.safetensors").exists()

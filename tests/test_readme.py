@@ -1,0 +1,23 @@
+"""What the README shows runs as it stands."""
+
+import re
+from pathlib import Path
+
+_README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_python_screen_runs():
+    (snippet,) = re.findall(r"```python\n(.*?)```", _README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(snippet, str(_README), "exec"), names)
+    dense, small = (sum(p.numel() for p in names[key].parameters()) for key in ("model", "small"))
+    assert small < dense
+    assert names["plan"].reached["macs_keep_ratio"] <= 0.10
+
+
+def test_every_command_it_names_exists():
+    from secateur.cli import app
+
+    shown = set(re.findall(r"^secateur (\w+)", _README.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert shown <= {command.name for command in app.registered_commands}
+    assert len(shown) >= 8

@@ -1,0 +1,122 @@
+"""The report's rows come from the records, and from nothing but comparable ones."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from report_fixtures import CUTS, DENSE_MACS, bench_record, edit_record, evaluation_record, make_runs
+from secateur.errors import InputError, RecordError
+from secateur.records import write_record
+from secateur.report.runs import read_runs, read_timings
+from secateur.report.tables import markdown_table, paired_difference, summary_rows
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return make_runs(tmp_path)
+
+
+def test_paired_interval_agrees_with_the_normal_approximation():
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.2, 0.9, 400)
+    change = rng.normal(-0.02, 0.05, 400)
+    found = paired_difference(evaluation_record(before.tolist()), evaluation_record((before + change).tolist()))
+    half = 1.96 * change.std(ddof=1) / np.sqrt(400)
+    assert found.cases == 400
+    assert found.mean == pytest.approx(change.mean())
+    assert (found.low, found.high) == pytest.approx((change.mean() - half, change.mean() + half), abs=0.1 * half)
+
+
+def test_difference_pairs_by_case_and_leaves_out_undefined_ones():
+    dense = evaluation_record([0.9, 0.5, None, 0.7, 0.3])
+    pruned = evaluation_record([0.8, 0.4, 0.1, None, 0.2])
+    pruned["cases"].reverse()
+    found = paired_difference(dense, pruned)
+    assert found.cases == 3
+    assert (found.mean, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
+
+
+def test_one_common_case_has_no_interval():
+    assert paired_difference(evaluation_record([0.9, None]), evaluation_record([0.8, 0.4])) is None
+
+
+def test_rows_carry_what_the_records_say(folders):
+    dense, first, *_ = summary_rows(read_runs(folders))
+    assert (dense.macs, dense.macs_keep_ratio, dense.method) == (DENSE_MACS, 1.0, None)
+    assert dense.dice_difference is None
+    assert first.method == "taylor"
+    assert first.macs_keep_ratio == pytest.approx(0.099)
+    setup, timing = next(iter(first.latency.items()))
+    assert (setup.runtime, timing.speedup) == ("openvino", pytest.approx(190 / timing.p50_ms))
+    evaluation = json.loads((folders[1] / "evaluation.json").read_text())
+    assert (first.dice.mean, first.polyps_lost) == (evaluation["metrics"]["dice"]["mean"], 1)
+    assert first.dice_difference.mean == pytest.approx(first.dice.mean - dense.dice.mean)
+
+
+def test_latest_measurement_beside_the_dense_network_counts(folders):
+    write_record(folders[2] / "bench.json", bench_record(CUTS, dense_ms=400, created="2026-02-01T00:00:00"))
+    alone = bench_record(CUTS, dense_ms=1, created="2026-03-01T00:00:00")
+    for bench in alone["benches"]:
+        bench["models"] = bench["models"][1:]
+    write_record(folders[1] / "bench.json", alone)
+    by_name = next(iter(read_timings(read_runs(folders)).values()))
+    assert by_name["dense"].p50_ms == 400
+    assert by_name["taylor-10"].p50_ms == pytest.approx(400 * 0.15)
+
+
+def test_absent_records_leave_gaps(folders):
+    for name in ("prune.json", "evaluation.json", "export/parity.json"):
+        (folders[1] / name).unlink()
+    (folders[0] / "bench.json").unlink()
+    row = summary_rows(read_runs(folders))[1]
+    assert (row.macs, row.dice, row.dice_difference, row.size_bytes, row.latency) == (None,) * 4 + ({},)
+
+
+def test_markdown_table_has_one_line_per_run(tmp_path):
+    lines = markdown_table(make_runs(tmp_path, cuts=[replace(CUTS[0], name="a|b")])).splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("| Network | Channels chosen by | MACs (kept) |")
+    assert lines[3].startswith("| a\\|b | taylor | 1.96\N{NO-BREAK SPACE}G (9.9\N{NO-BREAK SPACE}%) |")
+    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
+
+
+def test_columns_that_nobody_measured_are_left_out(folders):
+    (folders[0] / "bench.json").unlink()
+    assert "speed-up" not in markdown_table(folders)
+
+
+def test_no_folder_is_refused():
+    with pytest.raises(InputError, match="no run folder was given"):
+        read_runs([])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RecordError, match=r"run\.json does not exist"):
+        read_runs([tmp_path])
+
+
+def test_the_first_run_must_be_dense(folders):
+    with pytest.raises(InputError, match=r"'taylor-10', has the role 'pruned'.*parent.*\.\./dense"):
+        read_runs(folders[1:])
+
+
+def test_two_runs_of_one_name_are_refused(folders):
+    edit_record(folders[2] / "run.json", name="taylor-10")
+    with pytest.raises(InputError, match="both named 'taylor-10'"):
+        read_runs(folders)
+
+
+def test_evaluations_of_other_cases_are_refused(folders):
+    evaluation = json.loads((folders[1] / "evaluation.json").read_text())
+    edit_record(folders[1] / "evaluation.json", cases=evaluation["cases"][1:])
+    with pytest.raises(RecordError, match="23 cases of 'test' and 'dense' on 24 of 'test', 23 of them the same"):
+        read_runs(folders)
+
+
+def test_a_broken_line_of_metrics_is_named(folders):
+    path = folders[0] / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"stage": "tr')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 13"):
+        read_runs(folders)
