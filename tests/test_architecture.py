@@ -16,8 +16,9 @@ HOUSE = (  # from the ground up; a room imports only from rows above it here
     {"prune", "train", "deploy", "report"},
     {"store", "tasks"},
     {"recipes"},
-    {"rounds", "inspection", "health"},
+    {"rounds", "inspection", "health", "cells"},
     {"pipeline"},
+    {"sweep"},
     {"cli"},
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

@@ -4,13 +4,12 @@ Every stage reads run folders and writes its records there, so that any of them 
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from secateur.cost.macs import count_macs, count_params
@@ -24,14 +23,18 @@ from secateur.errors import InputError, ProofError, RecordError
 from secateur.graph.copying import safe_copy
 from secateur.graph.patch import accepts, keeps_sides, side_multiple
 from secateur.graph.records import InputSpec
+from secateur.nets.spec import ModelSpec
+from secateur.prune.plan import PruningPlan
 from secateur.recipes.recipe import Recipe, read_recipe
-from secateur.records import Record, write_record
+from secateur.records import Record, read_record, write_record
 from secateur.report.page import write_report
 from secateur.rounds import PruningJob, prune_in_rounds, trace_within_reach, training_record
 from secateur.store.networks import load, read_architecture, save
 from secateur.store.runs import RunFolder
 from secateur.tasks.polyp import PolypTask, read_predictions
+from secateur.train.fresh import draw_anew_
 from secateur.train.loop import fit
+from secateur.train.progress import watched
 
 _TEST = "test"
 
@@ -56,17 +59,20 @@ def main_job(recipe: Recipe, out: Path, session: Session) -> Path:
     return report([dense, pruned], out / "report.html", session)
 
 
-def train(recipe: Recipe, out: Path, session: Session) -> RunFolder:
-    """Train the dense network of ``recipe`` into the run folder ``out``."""
+def train(recipe: Recipe, out: Path, session: Session, *, shape_of: RunFolder | None = None) -> RunFolder:
+    """Train the dense network of ``recipe`` into the run folder ``out``.
+
+    With ``shape_of``, the folder of a pruned run, the network has its shape and fresh weights: the baseline that
+    tells what pruning a trained network was worth.
+    """
     cases = load_cases(recipe.data)
     task = PolypTask(recipe.data.size)
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.training.seed)
-        model = recipe.network.build()
-    _require_side(model, recipe.data.size)
     seed = recipe.training.seed
+    model, spec, plan = _untrained(recipe, shape_of)
+    _require_side(model, recipe.data.size)
     train_set, val_set = _training_sets(task, cases, recipe, session, seed=seed)
-    run = _begin(out, recipe, cases, session, role="dense", parent=None, seed=seed)
+    role, parent = ("dense", None) if shape_of is None else ("scratch", _parent(shape_of))
+    run = _begin(out, recipe, cases, session, role=role, parent=parent, seed=seed)
     result = fit(
         model,
         loss=task.loss,
@@ -77,7 +83,7 @@ def train(recipe: Recipe, out: Path, session: Session) -> RunFolder:
         resume=session.resume,
         console=session.console,
     )
-    save(model, run.path, spec=recipe.network)
+    save(model, run.path, spec=spec, plan=plan)
     run.add(training=training_record([result], recipe.training.epochs))
     return run
 
@@ -95,7 +101,7 @@ def prune(dense: RunFolder, recipe: Recipe, out: Path, session: Session) -> RunF
             f"loses can be counted, and leave data.* out of --set."
         )
     cases = load_cases(recipe.data)
-    seed = recipe.pruning.recovery.seed
+    seed = recipe.pruning.seed
     model = load(dense.path)
     _require_side(model, recipe.data.size)
     graph = trace_within_reach(model, recipe.data.size, recipe.pruning)
@@ -126,32 +132,45 @@ def prune(dense: RunFolder, recipe: Recipe, out: Path, session: Session) -> RunF
     return run
 
 
-def evaluate(run: RunFolder, session: Session, *, split: str = _TEST, source: str | None = None) -> Record:
+def evaluate(
+    run: RunFolder,
+    session: Session,
+    *,
+    split: str = _TEST,
+    source: str | None = None,
+    before_recovery: bool = False,
+    keep_predictions: bool = True,
+) -> Record:
     """Measure every case of a split; of a pruned network also what the dense one had found and it lost.
 
-    The run's own test split gives ``evaluation.json``; other splits and sources ``evaluation.<label>.json``.
+    The run's own test split gives ``evaluation.json``; others ``evaluation.<label>.json``. With ``before_recovery``
+    the network is measured as its last cut left it. Predictions are what reports show and what a cut is compared
+    with; a sweep keeps the dense networks' alone.
     """
     recipe = read_run_recipe(run)
     data = recipe.data if source is None else recipe.data.model_copy(update={"source": source})
     cases = load_cases(data)
     if split not in cases:
         raise InputError(f"there is no split {split!r}; give one of {', '.join(cases)}.")
-    label = split if source is None else f"{Path(source).name}-{split}"
+    label = set_label(split, source)
     dense_predictions = None
     parent = _parent(run)
     if parent is not None:
-        if source is not None or not (parent.path / _evaluation_name(label)).is_file():
+        if not _evaluated(parent, label, source):
             evaluate(parent, session, split=split, source=source)
         ids = [case.id for case in cases[split]]
         dense_predictions = read_predictions(parent.path / "predictions" / label, ids)
-    record = PolypTask(recipe.data.size).evaluate(
-        load(run.path),
-        _shown(cases[split], f"evaluate {run.run['name']}", session),
-        split=label,
-        dense_predictions=dense_predictions,
-        predictions=run.path / "predictions" / label,
-    )
-    write_record(run.path / _evaluation_name(label), record)
+    model = load(_last_cut(run, recipe) if before_recovery else run.path)
+    label = f"before-recovery-{label}" if before_recovery else label
+    with watched(cases[split], f"evaluate {run.run['name']}", session.console) as shown:
+        record = PolypTask(recipe.data.size).evaluate(
+            model,
+            shown,
+            split=label,
+            dense_predictions=dense_predictions,
+            predictions=run.path / "predictions" / label if keep_predictions else None,
+        )
+    write_record(run.path / _evaluation_name(label), {**record, "source": source})
     run.note(session.command)
     return record
 
@@ -179,13 +198,18 @@ def export(run: RunFolder, session: Session, *, cases: int = 20) -> Record:
 def bench(runs: Sequence[RunFolder], session: Session, *, recipe: Recipe | None = None) -> Record:
     """Time the networks of several runs, dense first, interleaved in this process; each run gets the record."""
     recipe = recipe or read_run_recipe(runs[0])
-    shape = (1, 3, recipe.bench_size, recipe.bench_size)
-    entries = [_named(str(run.run["name"]), load(run.path), shape) for run in runs]
-    record = time_models(entries, recipe.bench, input_shape=shape)
+    record = latencies({str(run.run["name"]): run for run in runs}, recipe)
     for run in runs:
         write_record(run.path / "bench.json", record)
         run.note(session.command)
     return record
+
+
+def latencies(runs: Mapping[str, RunFolder], recipe: Recipe) -> Record:
+    """Time the networks of ``runs``, by the names given, dense first, interleaved in this process."""
+    shape = (1, 3, recipe.bench_size, recipe.bench_size)
+    entries = [_named(name, load(run.path), shape) for name, run in runs.items()]
+    return time_models(entries, recipe.bench, input_shape=shape)
 
 
 def report(runs: Sequence[RunFolder], out: Path, session: Session, *, title: str | None = None) -> Path:
@@ -225,7 +249,7 @@ def _begin(
         },
     }
     written = out / "recipe.yaml"
-    if session.resume and written.is_file() and read_recipe(written) != recipe:
+    if session.resume and written.is_file() and decisive(read_recipe(written), role) != decisive(recipe, role):
         raise InputError(
             f"{out} was begun with another recipe; resume with the same settings, give another --out, or --overwrite."
         )
@@ -234,15 +258,35 @@ def _begin(
     return run
 
 
+def _untrained(recipe: Recipe, shape_of: RunFolder | None) -> tuple[nn.Module, ModelSpec, PruningPlan | None]:
+    if shape_of is not None:
+        spec, plan = read_architecture(shape_of.path)
+        if plan is None:
+            raise InputError(f"{shape_of.path} holds a dense network; give the run folder of a pruned one.")
+        model = load(shape_of.path)
+        draw_anew_(model, recipe.training.seed)
+        return model, spec, plan
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.training.seed)
+        return recipe.network.build(), recipe.network, None
+
+
+def _last_cut(run: RunFolder, recipe: Recipe) -> Path:
+    """Where the network lies as the last cut left it."""
+    folder = run.path / "checkpoints" / f"cut-{recipe.pruning.rounds}"
+    if run.run["role"] != "pruned" or not folder.is_dir():
+        raise InputError(f"{run.path} holds no cut that was not recovered; give the run folder of a pruned network.")
+    return folder
+
+
 def _training_sets(
     task: PolypTask, cases: dict[str, list[Case]], recipe: Recipe, session: Session, *, seed: int
 ) -> tuple[PolypSet, PolypSet]:
     """Read all cases for training and validation, so that a bad file is found before anything is written."""
-    train_cases, val_cases = (_shown(cases[split], f"read {split}", session) for split in ("train", "val"))
-    return (
-        task.training_set(train_cases, augment=recipe.data.augment, seed=seed),
-        task.training_set(val_cases, augment=False),
-    )
+    with watched(cases["train"], "read train", session.console) as shown:
+        train_set = task.training_set(shown, augment=recipe.data.augment, seed=seed)
+    with watched(cases["val"], "read val", session.console) as shown:
+        return train_set, task.training_set(shown, augment=False)
 
 
 def read_run_recipe(run: RunFolder) -> Recipe:
@@ -285,9 +329,22 @@ def _named(name: str, model: nn.Module, shape: tuple[int, ...]) -> NamedModel:
     return NamedModel(name, model, count_params(model), count_macs(model, torch.zeros(shape)))
 
 
+def decisive(recipe: Recipe, role: str) -> Record:
+    """The settings that make the network of a run with that role, and so must not change before a resume."""
+    keys = {"task", "network", "data", "training"} | ({"pruning"} if role == "pruned" else set())
+    return recipe.model_dump(include=keys)
+
+
+def set_label(split: str, source: str | None) -> str:
+    """How an evaluated set is called in records: the split, and the source where it is not the run's own."""
+    return split if source is None else f"{Path(source).name}-{split}"
+
+
+def _evaluated(run: RunFolder, label: str, source: str | None) -> bool:
+    """Whether the predictions on that set are there; sets of one name may come from two places."""
+    path = run.path / _evaluation_name(label)
+    return path.is_file() and read_record(path).get("source") == source and (run.path / "predictions" / label).is_dir()
+
+
 def _evaluation_name(label: str) -> str:
     return "evaluation.json" if label == _TEST else f"evaluation.{label}.json"
-
-
-def _shown(cases: Sequence[Case], what: str, session: Session) -> Iterable[Case]:
-    return track(cases, what, console=session.console, transient=True) if session.console else cases

@@ -1,14 +1,13 @@
 """Score, remove, recover, in one round or several; every round is on disk before the next begins."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from secateur.cost.macs import graph_macs, graph_params
@@ -24,11 +23,13 @@ from secateur.prune.plan import PruningPlan
 from secateur.prune.schedule import geometric
 from secateur.prune.surgery import remove_with_proof
 from secateur.prune.trial import trace
-from secateur.recipes.recipe import PruneRecipe
+from secateur.recipes.pruning import PruneRecipe
 from secateur.records import Record, read_record, write_record
 from secateur.store.networks import load, read_architecture, save
 from secateur.tasks.polyp import PolypTask
 from secateur.train.loop import FitResult, fit
+from secateur.train.progress import watched
+from secateur.train.recipe import TrainRecipe
 
 _BUDGETS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
 
@@ -73,11 +74,14 @@ def prune_in_rounds(job: PruningJob) -> PruningResult:
     for number in range(1, job.recipe.rounds + 1):
         cut, model, plan = _cut(job, number, model, graph, plan)
         graph = job.graph.keep(plan.kept)
-        stages.append(_recover(job, number, model))
-        rounds.append({**cut, "val_dice_after": stages[-1].best_score})
-    epochs = job.recipe.recovery.epochs + (job.recipe.rounds - 1) * job.recipe.round_epochs
-    record = _record(job.recipe, job.graph, graph, rounds)
-    return PruningResult(model, plan, record, training_record(stages, epochs))
+        recovery = _recovery(job.recipe, number)
+        if recovery is None:
+            training = {"epochs": 0, "best_epoch": 0, "best_val_dice": cut["val_dice_before"], "seconds": 0.0}
+        else:
+            stages.append(_recover(job, recovery, number, model))
+            training = training_record(stages, epochs=_epochs(job.recipe))
+        rounds.append({**cut, "val_dice_after": training["best_val_dice"]})
+    return PruningResult(model, plan, _record(job.recipe, job.graph, graph, rounds), training)
 
 
 def trace_within_reach(model: nn.Module, size: int, recipe: PruneRecipe) -> ChannelGraph:
@@ -143,17 +147,13 @@ def _allocate(recipe: PruneRecipe, graph: ChannelGraph, scores: Scores, budget: 
 
 def _score(job: PruningJob, model: nn.Module, graph: ChannelGraph) -> tuple[Scores, Record]:
     criterion = CRITERIA[job.recipe.criterion](job.seed)
-    frames = job.train_set.unaugmented(job.recipe.scoring_samples)
+    frames = DataLoader(job.train_set.unaugmented(job.recipe.scoring_samples), batch_size=8)
     started = time.perf_counter()
-    scores = criterion.score(model, graph, Evidence(_batches(frames, job.console), job.task.loss))
+    with watched(frames, "score", job.console) as batches:
+        scores = criterion.score(model, graph, Evidence(batches, job.task.loss))
     seconds = time.perf_counter() - started
     record = {"samples": scores.samples, "zero_gradients": scores.zero_gradients, "seconds": seconds}
     return scores, {**record, "settings": criterion.settings()}
-
-
-def _batches(frames: PolypSet, console: Console | None) -> Iterator[tuple[Tensor, Tensor]]:
-    loader = DataLoader(frames, batch_size=8)
-    yield from track(loader, "score", console=console, transient=True) if console else loader
 
 
 def _budget(recipe: PruneRecipe, number: int, graph: ChannelGraph, dense_graph: ChannelGraph) -> Budget:
@@ -163,15 +163,25 @@ def _budget(recipe: PruneRecipe, number: int, graph: ChannelGraph, dense_graph: 
     return _BUDGETS[recipe.budget](min(1.0, target / cost(graph)))  # coarse widths may have met it a round earlier
 
 
-def _recover(job: PruningJob, number: int, model: nn.Module) -> FitResult:
-    last = number == job.recipe.rounds
-    epochs = job.recipe.recovery.epochs if last else job.recipe.round_epochs
+def _recovery(recipe: PruneRecipe, number: int) -> TrainRecipe | None:
+    """How the network is trained after the cut of round ``number``; None leaves it as it was cut."""
+    if recipe.recovery is None or number == recipe.rounds:
+        return recipe.recovery
+    return recipe.recovery.model_copy(update={"epochs": recipe.round_epochs})
+
+
+def _epochs(recipe: PruneRecipe) -> int:
+    stages = (_recovery(recipe, number) for number in range(1, recipe.rounds + 1))
+    return sum(stage.epochs for stage in stages if stage)
+
+
+def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Module) -> FitResult:
     return fit(
         model,
         loss=job.task.loss,
         train_set=job.train_set,
         validate=lambda network: job.task.validate(network, job.val_set),
-        recipe=job.recipe.recovery.model_copy(update={"epochs": epochs}),
+        recipe=recovery,
         folder=job.folder,
         stage=f"recover-{number}",
         teacher=job.dense if job.recipe.distillation else None,

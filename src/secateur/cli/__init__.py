@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from secateur.cli import bench, demo, doctor, evaluate, export, inspect, prune, report, train
+from secateur.cli import bench, demo, doctor, evaluate, export, inspect, prune, report, sweep, train
 from secateur.errors import SecateurError
 
 _INTERRUPTED = 130  # what Typer makes of Ctrl-C
@@ -25,6 +25,7 @@ app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("inspect")(inspect.inspect)
+app.command("sweep")(sweep.sweep)
 app.command("doctor")(doctor.doctor)
 
 
@@ -38,5 +39,5 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            print("secateur: stopped; train, prune and demo go on with --resume.", file=sys.stderr)  # noqa: T201
+            print("secateur: stopped; train, prune, sweep and demo go on with --resume.", file=sys.stderr)  # noqa: T201
         raise

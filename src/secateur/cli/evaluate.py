@@ -12,6 +12,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     data: Data = None,
+    before_recovery: Annotated[bool, typer.Option(help="Measure the network as its last cut left it.")] = False,
     json: Json = None,
 ) -> None:
     """Measure Dice, IoU, precision, recall, HD95, lost polyps and false ones, case by case."""
@@ -20,6 +21,6 @@ def evaluate(
     from secateur.cli.show import show_evaluation
     from secateur.store.runs import RunFolder
 
-    record = pipeline.evaluate(RunFolder(model), session(), split=split, source=data)
+    record = pipeline.evaluate(RunFolder(model), session(), split=split, source=data, before_recovery=before_recovery)
     show_evaluation(record)
     write_json(json, record)

@@ -118,6 +118,21 @@ def show_inspection(record: Record) -> None:
         )
 
 
+def show_sweep(record: Record, out: Path) -> None:
+    """Every cell with its Dice on test, and where the page is."""
+    table = _table("cell", "GMACs", "Dice on validation", "Dice on test", "")
+    for cell in record["cells"]:
+        if cell["status"] == "done":
+            dice = cell["evaluations"]["test"]["metrics"]["dice"]["mean"]
+            table.add_row(
+                cell["name"], f"{cell['macs'] / _MAC:.3f}", _number(cell["best_val_dice"]), _number(dice), "done"
+            )
+        else:
+            table.add_row(cell["name"], "", "", "", cell["error"] or cell["status"])
+    _console.print(table)
+    _console.print(f"[bold]{out / 'report.html'}[/] is ready to open.", soft_wrap=True)
+
+
 def show_checks(record: Record) -> None:
     """What works here."""
     table = _table("check", "result", "")

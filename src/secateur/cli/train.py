@@ -1,6 +1,9 @@
 """``secateur train``: a dense network from a recipe."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from secateur.cli.options import Data, Json, Out, Overwrite, RecipeName, Resume, Settings
 
@@ -10,15 +13,24 @@ def train(
     recipe: RecipeName = "polyp",
     data: Data = None,
     settings: Settings = None,
+    shape_of: Annotated[
+        Path | None, typer.Option(help="Run folder of a pruned network: train its shape from fresh weights.")
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     json: Json = None,
 ) -> None:
-    """Train a dense network; the best epoch on validation is kept."""
+    """Train a dense network, or the shape of a pruned one; the best epoch on validation is kept."""
     from secateur import pipeline
     from secateur.cli.options import find_recipe, session, write_json
     from secateur.cli.show import show_training
+    from secateur.store.runs import RunFolder
 
-    run = pipeline.train(find_recipe(recipe, settings, data), out, session(resume=resume, overwrite=overwrite))
+    run = pipeline.train(
+        find_recipe(recipe, settings, data),
+        out,
+        session(resume=resume, overwrite=overwrite),
+        shape_of=RunFolder(shape_of) if shape_of else None,
+    )
     show_training(run.run, out)
     write_json(json, run.run)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from secateur.recipes.polyp import polyp, polyp_demo, polyp_large
+from secateur.recipes.polyp import polyp, polyp_demo, polyp_large, polyp_study
 from secateur.recipes.recipe import Recipe
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "polyp": polyp,
     "polyp-large": polyp_large,
+    "polyp-study": polyp_study,
     "polyp-demo": polyp_demo,
 }

@@ -1,62 +1,20 @@
 """The whole of a run's settings as frozen data: one YAML file, unknown keys fail."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from secateur.data.sources import DataRecipe
 from secateur.deploy.timing import BenchRecipe
 from secateur.errors import RecipeError
 from secateur.nets.spec import ModelSpec
-from secateur.prune.criteria import CRITERIA
+from secateur.recipes.pruning import PruneRecipe
+from secateur.recipes.sweep import SweepRecipe
 from secateur.records import atomic_path
-from secateur.train.recipe import DistillationRecipe, TrainRecipe
-
-
-class PruneRecipe(BaseModel):
-    """How a trained network is cut and recovers.
-
-    Attributes:
-        criterion: a name in `secateur.prune.criteria.CRITERIA`.
-        budget: what ``keep_ratio`` limits on the whole network: MACs per frame, or parameters.
-        keep_ratio: share of the dense network's cost to keep, in (0, 1].
-        rounds: 1 cuts once; more cut in equal ratios, with ``round_epochs`` of recovery after each but the last.
-        round_epochs: epochs between rounds.
-        round_to: widths are multiples of this; 8 is what CPU kernels compute at once.
-        min_channels: no group of channels falls below this many, so that no layer becomes a bottleneck of one channel.
-        min_keep_ratio: nor below this share of its own width.
-        scoring_samples: training frames that the criterion sees; None takes all.
-        recovery: training after the last cut. A third of the usual rate, falling only: the weights are good already.
-        distillation: learn from the dense network during recovery too; None does not. ``--set pruning.distillation={}``
-            takes its defaults.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    criterion: str = "taylor"
-    budget: Literal["macs", "params"] = "macs"
-    keep_ratio: float = Field(0.10, gt=0, le=1)
-    rounds: int = Field(1, ge=1)
-    round_epochs: int = Field(3, ge=1)
-    round_to: int = Field(8, ge=1)
-    min_channels: int = Field(8, ge=1)
-    min_keep_ratio: float = Field(0.0, ge=0, le=1)
-    scoring_samples: int | None = Field(None, ge=1)
-    recovery: TrainRecipe = TrainRecipe(epochs=20, learning_rate=5e-4, schedule="cosine")
-    distillation: DistillationRecipe | None = None
-
-    @field_validator("criterion")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in CRITERIA:
-            near = difflib.get_close_matches(name, CRITERIA, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"no criterion is called {name!r}; {hint}known: {', '.join(CRITERIA)}")
-        return name
+from secateur.train.recipe import TrainRecipe
 
 
 class Recipe(BaseModel):
@@ -70,6 +28,7 @@ class Recipe(BaseModel):
         pruning: cut and recovery.
         bench: runtimes and threads for latency.
         bench_size: side in pixels of the frame for which latency is measured.
+        sweep: which cuts `secateur sweep` compares.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +40,7 @@ class Recipe(BaseModel):
     pruning: PruneRecipe = PruneRecipe()
     bench: BenchRecipe = BenchRecipe()
     bench_size: int = Field(352, ge=32)
+    sweep: SweepRecipe = SweepRecipe()
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Recipe":
         """A copy with some settings replaced, by dotted keys such as ``training.epochs``.

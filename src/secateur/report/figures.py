@@ -11,9 +11,9 @@ from secateur.report.tables import Interval, SummaryRow
 
 Figure = dict[str, list[Record] | Record]  # {"data": traces, "layout": layout}, as Plotly reads it
 
-_SERIES = tuple(f"var(--series-{number})" for number in range(1, 6))
-_SYMBOLS = ("circle", "square", "triangle-up", "x", "star")
-_DASHES = ("solid", "dash", "dot", "dashdot")
+SERIES = (*(f"var(--series-{number})" for number in range(1, 7)), "var(--ink)")
+SYMBOLS = ("circle", "square", "triangle-up", "x", "star", "triangle-down", "cross")
+DASHES = ("solid", "dash", "dot", "dashdot")
 _OTHER = "other"  # a network without a pruning record
 
 
@@ -49,10 +49,10 @@ def learning_curves(runs: Sequence[Run], *, key: str, title: str) -> Figure | No
                 "y": values,
                 "customdata": [f"{epoch['stage']}, epoch {epoch['epoch']}" for epoch in run.epochs],
                 "hovertemplate": "%{y:.3f} (%{customdata})",
-                "line": {"color": colour, "width": 2, "dash": _DASHES[index % len(_DASHES)]},
+                "line": {"color": colour, "width": 2, "dash": DASHES[index % len(DASHES)]},
             }
         )
-    return {"data": data, "layout": _layout("epochs, stages in a row", title)} if data else None
+    return {"data": data, "layout": base_layout("epochs, stages in a row", title)} if data else None
 
 
 def kept_widths(prune: Record) -> Figure:
@@ -77,7 +77,7 @@ def kept_widths(prune: Record) -> Figure:
             "hovertemplate": "%{y} kept",
         },
     ]
-    layout = _layout("channel group, from input to output", "channels")
+    layout = base_layout("channel group, from input to output", "channels")
     return {
         "data": data,
         "layout": {**layout, "barmode": "overlay", "bargap": 0.25, "hovermode": "x unified", "height": 420},
@@ -107,7 +107,7 @@ def case_scatter(pairs: Sequence[CasePair]) -> Figure:
                     },
                 }
             )
-    layout = _layout("Dice, dense", "Dice, pruned")
+    layout = base_layout("Dice, dense", "Dice, pruned")
     layout["xaxis"] |= {"range": [-0.03, 1.03], "dtick": 0.2, "constrain": "domain"}
     layout["yaxis"] |= {"range": [-0.03, 1.03], "dtick": 0.2, "constrain": "domain", "scaleanchor": "x"}
     line = {"color": "var(--muted)", "width": 1, "dash": "dot"}
@@ -139,7 +139,7 @@ def _tradeoff(
                 "name": name,
                 "x": [x for x, _ in points],
                 "y": [dice.mean for dice in dices],
-                "error_y": _error_bars(dices, colour),
+                "error_y": error_bars(dices, colour),
                 "text": [rounding.percent(row.macs_keep_ratio) if row.macs_keep_ratio else "" for _, row in points],
                 "textposition": "bottom right",
                 "textfont": {"color": "var(--muted)", "size": 11},
@@ -149,12 +149,13 @@ def _tradeoff(
                 "marker": {"color": colour, "size": 10, "symbol": symbol},
             }
         )
-    layout = _layout(title, "mean Dice")
+    layout = base_layout(title, "mean Dice")
     layout["xaxis"] |= _log_axis([x for points in series.values() for x, _ in points])
     return {"data": data, "layout": layout}
 
 
-def _error_bars(intervals: Sequence[Interval], colour: str) -> Record:
+def error_bars(intervals: Sequence[Interval], colour: str) -> Record:
+    """The intervals as Plotly draws them around their means."""
     return {
         "type": "data",
         "symmetric": False,
@@ -188,10 +189,11 @@ def _look(method: str | None, methods: Sequence[str], *, dense: bool) -> tuple[s
     if dense:
         return "var(--dense)", "diamond"
     place = methods.index(method or _OTHER)
-    return _SERIES[place % len(_SERIES)], _SYMBOLS[place % len(_SYMBOLS)]
+    return SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)]
 
 
-def _layout(x_title: str, y_title: str) -> Record:
+def base_layout(x_title: str, y_title: str) -> Record:
+    """What all figures share: size, colours of the theme, legend on top, axes with their titles."""
     axis = {"gridcolor": "var(--line)", "zeroline": False, "automargin": True, "linecolor": "var(--line)"}
     return {
         "height": 340,

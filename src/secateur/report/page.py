@@ -1,14 +1,12 @@
 """The report: records of run folders in, one HTML file out that opens offline."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import InputError
 from secateur.records import atomic_path
-from secateur.report import figures, rounding
+from secateur.report import figures
 from secateur.report.cases import (
     CasePair,
     CutPicture,
@@ -19,6 +17,7 @@ from secateur.report.cases import (
     frame_picture,
     pictures_exist,
 )
+from secateur.report.rendering import render
 from secateur.report.runs import Run, read_runs
 from secateur.report.tables import SummaryRow, summary_rows, table_cells
 from secateur.report.wording import SYNTHETIC, Finding, Tile, caution, findings, tiles
@@ -61,38 +60,10 @@ def write_report(runs: Sequence[Path], out: Path, *, title: str | None = None, c
         InputError: no run, a first run that is not dense, two runs of one name, or a package is missing.
         RecordError: a folder is no run folder, a record is unreadable, or evaluations differ in their cases.
     """
-    html = _render(read_runs(runs), title=title, command=command)
+    html = render("page.html.j2", {**_contents(read_runs(runs), title=title), "command": command})
     with atomic_path(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return out
-
-
-def _render(runs: Sequence[Run], *, title: str | None, command: Sequence[str]) -> str:
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise InputError(
-            f"the report needs {error.name}, which is not installed; `pip install secateur[report]`."
-        ) from error
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "counted": rounding.counted,
-        "megabytes": rounding.megabytes,
-        "percent": rounding.percent,
-        "score": rounding.score,
-        "signed": rounding.signed,
-        "tiny": rounding.tiny,
-        "command": _command_text,
-    }
-    page = environment.get_template("page.html.j2")
-    return page.render(**_contents(runs, title=title), command=command, plotly_js=get_plotlyjs())
 
 
 def _contents(runs: Sequence[Run], *, title: str | None) -> dict[str, Any]:  # the template's variables
@@ -165,7 +136,3 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, figures.Figure]]:
         ("Loss on the training set", figures.learning_curves(runs, key="train_loss", title="loss")),
     ]
     return [(heading, figure) for heading, figure in found if figure]
-
-
-def _command_text(command: str | Sequence[str]) -> str:
-    return command if isinstance(command, str) else shlex.join(command)

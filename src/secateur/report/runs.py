@@ -87,14 +87,17 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
 
 
 def read_timings(runs: Sequence[Run]) -> dict[Setup, dict[str, Timing]]:
-    """Latencies by setup and run name, from every bench record of the runs.
+    """Latencies by setup and run name, from every bench record of the runs; see `timings_beside`."""
+    return timings_beside(runs[0].name, [run.bench for run in runs if run.bench is not None])
 
-    Only networks that were timed in one process with the dense run (the first) are taken; where there are
+
+def timings_beside(dense: str, records: Sequence[Record]) -> dict[Setup, dict[str, Timing]]:
+    """Latencies by setup and network, from bench records.
+
+    Only networks that were timed in one process with the network named ``dense`` are taken; where there are
     several measurements on one setup, the latest counts. Order: OpenVINO, ONNX Runtime, PyTorch.
     """
-    dense = runs[0].name
     timings: dict[Setup, dict[str, Timing]] = {}
-    records = [run.bench for run in runs if run.bench is not None]
     for record in sorted(records, key=lambda record: str(record["created"])):
         for bench in record["benches"]:
             if dense not in {model["name"] for model in bench["models"]}:

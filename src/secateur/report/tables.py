@@ -79,16 +79,16 @@ def table_cells(rows: Sequence[SummaryRow]) -> tuple[list[str], list[list[str]]]
         ("Channels chosen by", ["none removed", *(row.method or "" for row in rows[1:])]),
         ("MACs (kept)", [_kept(row.macs, row.macs_keep_ratio) for row in rows]),
         ("Parameters (kept)", [_kept(row.params, row.params_keep_ratio) for row in rows]),
-        ("Dice [95 %]", [_interval(row.dice) for row in rows]),
-        ("Difference to dense [95 %]", [_interval(row.dice_difference, signed=True) for row in rows]),
+        ("Dice [95 %]", [interval_text(row.dice) for row in rows]),
+        ("Difference to dense [95 %]", [interval_text(row.dice_difference, signed=True) for row in rows]),
         ("HD95, px (undefined)", [_distance(row) for row in rows]),
     ]
     columns += [
-        ("Polyps lost", [_share(row.polyps_lost, row.polyps_seen) for row in rows]),
-        ("False-polyp frames", [_share(row.false_polyp_frames, row.frames) for row in rows]),
+        ("Polyps lost", [share_text(row.polyps_lost, row.polyps_seen) for row in rows]),
+        ("False-polyp frames", [share_text(row.false_polyp_frames, row.frames) for row in rows]),
     ]
     columns += [
-        (f"{setup.label}: median (speed-up)", [_latency(row.latency.get(setup)) for row in rows])
+        (f"{setup.label}: median (speed-up)", [latency_text(row.latency.get(setup)) for row in rows])
         for setup in rows[0].latency
     ]
     known = [(title, cells) for title, cells in columns if any(cells)]
@@ -98,6 +98,11 @@ def table_cells(rows: Sequence[SummaryRow]) -> tuple[list[str], list[list[str]]]
 def markdown_table(folders: Sequence[Path]) -> str:
     """The summary of run folders (dense first) as a Markdown table, made from their records alone."""
     header, rows = table_cells(summary_rows(read_runs(folders)))
+    return as_markdown(header, rows)
+
+
+def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text cells as a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
@@ -167,7 +172,8 @@ def _kept(value: int | None, keep_ratio: float | None) -> str:
     return f"{rounding.counted(value)} ({rounding.percent(keep_ratio)})"
 
 
-def _interval(interval: Interval | None, *, signed: bool = False) -> str:
+def interval_text(interval: Interval | None, *, signed: bool = False) -> str:
+    """Mean and bounds; empty for None."""
     if interval is None:
         return ""
     write = rounding.signed if signed else rounding.score
@@ -178,12 +184,14 @@ def _distance(row: SummaryRow) -> str:
     return "" if row.hd95_undefined is None else f"{rounding.pixels(row.hd95_px)} ({row.hd95_undefined})"
 
 
-def _latency(timing: Timing | None) -> str:
+def latency_text(timing: Timing | None) -> str:
+    """Median and speed-up; empty for None."""
     if timing is None:
         return ""
     speedup = "" if timing.speedup is None else f" ({rounding.times(timing.speedup)})"
     return rounding.milliseconds(timing.p50_ms) + speedup
 
 
-def _share(count: int | None, of: int | None) -> str:
+def share_text(count: int | None, of: int | None) -> str:
+    """A count of a total; empty for None."""
     return "" if count is None or of is None else f"{count} of {of}"

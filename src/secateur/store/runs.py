@@ -48,7 +48,8 @@ class RunFolder:
         """Make the folder, or continue in it.
 
         Args:
-            facts: what ``run.json`` starts with; on resume it must be what the folder was begun with.
+            facts: what ``run.json`` starts with; on resume it must be what the folder was begun with, except for
+                the ``name``: folders may be renamed.
             command: added to the history of commands.
             resume: continue in the folder where it exists.
             overwrite: empty the folder first where it exists.
@@ -65,12 +66,13 @@ class RunFolder:
             self._empty()
         if taken and resume:
             before = self.run
-            changed = [key for key, value in facts.items() if before.get(key) != value]
+            changed = [key for key, value in facts.items() if before.get(key) != value and key != "name"]
             if changed:
                 raise InputError(
                     f"{self.path} was begun with another {', '.join(changed)}; give the same settings to --resume, "
                     f"another --out, or --overwrite."
                 )
+            self.add(name=facts["name"])
             self.note(command)
         else:
             history = {"command": command, "commands": [command], "created": _now()}

@@ -1,12 +1,26 @@
-"""What people see while a stage trains."""
+"""What people see while something runs: a bar on a terminal, plain lines or nothing elsewhere."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, final
+from typing import Self, TypeVar, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from secateur.records import Record
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def watched(items: Iterable[Item], what: str, console: Console | None) -> Iterator[Iterable[Item]]:
+    """Yield ``items`` with a bar named ``what`` on a terminal, which goes when the block ends, however it ends."""
+    if console is None or not console.is_terminal:
+        yield items
+        return
+    with Progress(console=console, transient=True) as bar:
+        yield bar.track(items, description=what)
 
 
 @final

@@ -1,0 +1,45 @@
+"""From a template of this folder and its variables to one HTML text that opens offline."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import InputError
+from secateur.report import rounding
+
+
+def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the template takes
+    """Fill a template; the figures' library goes into the page.
+
+    Raises:
+        InputError: a package of the extra ``report`` is missing.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise InputError(
+            f"the report needs {error.name}, which is not installed; `pip install secateur[report]`."
+        ) from error
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "counted": rounding.counted,
+        "megabytes": rounding.megabytes,
+        "percent": rounding.percent,
+        "score": rounding.score,
+        "signed": rounding.signed,
+        "tiny": rounding.tiny,
+        "command": _command_text,
+    }
+    return environment.get_template(template).render(**variables, plotly_js=get_plotlyjs())
+
+
+def _command_text(command: str | Sequence[str]) -> str:
+    return command if isinstance(command, str) else shlex.join(command)

@@ -1,0 +1,166 @@
+"""The page of a sweep: one record in, one HTML file out that opens offline; its tables as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from secateur.records import Record, atomic_path
+from secateur.report import rounding
+from secateur.report.figures import Figure
+from secateur.report.rendering import render
+from secateur.report.sweep_cells import Phase, Sweep, read_sweep
+from secateur.report.sweep_figures import dice_curves, samples_curves, speedup_curves
+from secateur.report.sweep_tables import (
+    budget_word,
+    cells_table,
+    compact_table,
+    comparison_tables,
+    frames_table,
+    latency_table,
+    read_latencies,
+    result_tables,
+    samples_tables,
+    set_name,
+    tables_markdown,
+)
+from secateur.report.sweep_wording import comparisons_made, known_criteria, progress, sweep_findings
+from secateur.report.wording import SYNTHETIC, caution
+
+
+def write_sweep_page(record: Record, out: Path, *, command: Sequence[str]) -> Path:
+    """Write one HTML page about a sweep that needs no network; return ``out``.
+
+    Only the record is read. Cells that failed or were not run, and what was not measured, are named on the
+    page. ``out`` is replaced atomically.
+
+    Args:
+        record: ``sweep.json``, finished or not.
+        out: the file to write.
+        command: the command line that makes this page, shown on it.
+
+    Raises:
+        InputError: a package of the extra ``report`` is missing.
+        RecordError: the record is of another kind, or contradicts itself.
+    """
+    html = render("sweep.html.j2", {**_contents(read_sweep(record)), "command": command})
+    with atomic_path(out) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return out
+
+
+def sweep_markdown(record: Record) -> str:
+    """The tables of a sweep as Markdown: per set Dice and comparisons, then speed, then every cell.
+
+    Raises:
+        RecordError: the record is of another kind, or contradicts itself.
+    """
+    sweep = read_sweep(record)
+    parts = [
+        f"## {set_name(record, label)}\n\n"
+        + tables_markdown(
+            [*result_tables(sweep, label), *comparison_tables(sweep, label), *samples_tables(sweep, label)]
+        )
+        for label in record["sets"]
+    ]
+    others = (latency_table(sweep), frames_table(sweep), cells_table(sweep))
+    return "\n".join([*parts, "## Speed, time\n", tables_markdown([table for table in others if table])])
+
+
+def readme_table(record: Record) -> str:
+    """The leading criterion at every budget beside dense, random, uniform, L2 and from scratch, as Markdown.
+
+    Dice after recovery on every set with its 95 % interval; speed-up on OpenVINO in float32 where it was
+    measured. What failed or was not run is said in its cell.
+
+    Raises:
+        RecordError: the record is of another kind, or contradicts itself.
+    """
+    return compact_table(read_sweep(record))
+
+
+def _contents(sweep: Sweep) -> dict[str, Any]:  # the template's variables
+    record = sweep.record
+    latencies = read_latencies(record)
+    scoring_samples = record["recipe"]["pruning"]["scoring_samples"]
+    speedups = [(f"Speed-up: {setup.label}", speedup_curves(sweep, times)) for setup, times in latencies.items()]
+    findings = [(set_name(record, label), sweep_findings(sweep, label)) for label in record["sets"]]
+    samples = [(set_name(record, label), samples_curves(sweep, label)) for label in record["sets"]]
+    few = (caution(len(each["ids"])) for each in record["sets"].values())
+    return {
+        "title": f"Sweep: {record['name']}",
+        "synthetic": SYNTHETIC if record["synthetic"] else None,
+        "record": record,
+        "leading": sweep.leading.label,
+        "progress": progress(record),
+        "failures": [cell for cell in record["cells"] if cell["status"] == "failed"],
+        "findings": [(name, found) for name, found in findings if found],
+        "comparisons": comparisons_made(sweep),
+        "cautions": list(dict.fromkeys(text for text in few if text)),
+        "sets": [_set_contents(sweep, label) for label in record["sets"]],
+        "samples": _drawn(samples),
+        "samples_tables": [table for label in record["sets"] for table in samples_tables(sweep, label)],
+        "speedups": _drawn(speedups),
+        "latency": latency_table(sweep),
+        "frames": frames_table(sweep),
+        "cells": cells_table(sweep),
+        "seconds": _seconds(record["cells"]),
+        "budget_word": budget_word(record),
+        "criteria": known_criteria(sweep),
+        "kinds": {cell["kind"] for cell in record["cells"]} | {arm.variant for arm, _ in sweep.places},
+        "scoring_samples": "all" if scoring_samples is None else scoring_samples,
+        "protocol": _protocol(record),
+        "recipe": yaml.safe_dump(record["recipe"], sort_keys=False),
+    }
+
+
+def _set_contents(sweep: Sweep, label: str) -> Mapping[str, Any]:  # variables of one section
+    return {
+        "name": set_name(sweep.record, label),
+        "figures": _drawn(
+            [(f"Dice against MACs kept, {phase.value}", dice_curves(sweep, label, phase)) for phase in Phase]
+        ),
+        "tables": result_tables(sweep, label),
+        "comparisons": comparison_tables(sweep, label),
+    }
+
+
+def _drawn(figures: Sequence[tuple[str, Figure | None]]) -> list[tuple[str, Figure]]:
+    return [(heading, figure) for heading, figure in figures if figure]
+
+
+def _seconds(cells: Sequence[Record]) -> str:
+    known = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
+    if not known:
+        return "No cell has been timed."
+    longest = max((cell for cell in cells if cell["seconds"] is not None), key=lambda cell: float(cell["seconds"]))
+    return (
+        f"{len(known)} of {len(cells)} cells took {rounding.three_digits(sum(known) / 3600)} hours together, "
+        f"{rounding.three_digits(sum(known) / len(known))} s each on average; the longest was "
+        f"{longest['name']} with {rounding.three_digits(longest['seconds'])} s."
+    )
+
+
+def _protocol(record: Record) -> list[tuple[str, str]]:
+    recipe, machine = record["recipe"], record["machine"]
+    pruning, sweep = recipe["pruning"], recipe["sweep"]
+    accelerator = f", {machine['accelerator']}" if machine.get("accelerator") else ""
+    return [
+        ("Seeds", ", ".join(str(seed) for seed in sweep["seeds"])),
+        ("Criteria", ", ".join(sweep["criteria"])),
+        ("Budgets", f"{', '.join(rounding.percent(ratio) for ratio in sweep['keep_ratios'])} of {budget_word(record)}"),
+        ("Dense training", f"{recipe['training']['epochs']} epochs"),
+        ("Recovery", f"{pruning['recovery']['epochs']} epochs"),
+        (
+            "Widths",
+            f"multiples of {pruning['round_to']}, at least {pruning['min_channels']} channels "
+            f"and {rounding.percent(pruning['min_keep_ratio'])} of each group",
+        ),
+        ("Trained on", f"{recipe['data']['source']}, network input of {recipe['data']['size']} pixels a side"),
+        ("Evaluated on", "; ".join(set_name(record, label) for label in record["sets"])),
+        ("Machine", f"{machine['cpu']}, {machine['cores']} cores{accelerator}"),
+        ("Versions", ", ".join(f"{package} {version}" for package, version in record["versions"].items())),
+        ("Revision", (record["git_revision"] or "unknown")[:10]),
+        ("Created", record["created"]),
+    ]

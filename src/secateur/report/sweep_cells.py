@@ -1,0 +1,254 @@
+"""The cells of a sweep, grouped by what was done alike, and their Dice pooled over dense trainings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.errors import RecordError
+from secateur.metrics.aggregate import summarize, summarize_difference
+from secateur.records import Record
+from secateur.report.tables import Interval
+
+
+class Phase(Enum):
+    """When a network was measured; the dense one is the same in both."""
+
+    AFTER = "after recovery"
+    BEFORE = "before recovery"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is done alike at every budget: one row of a table, one line of a figure.
+
+    Attributes:
+        kind: ``dense``, ``pruned`` or ``scratch``.
+        criterion: what chose the channels; of ``scratch``, whose shape is trained.
+        variant: in what it differs from the plain arm of its criterion, in words.
+        samples: scoring samples, where they are the variant.
+    """
+
+    kind: str
+    criterion: str | None = None
+    variant: str | None = None
+    samples: int | None = None
+
+    @property
+    def label(self) -> str:
+        """In words, for a row or a legend."""
+        if self.criterion is None:
+            return self.kind
+        words = [self.criterion if self.kind == "pruned" else f"from scratch in {self.criterion}'s shape"]
+        return ", ".join([*words, *([self.variant] if self.variant else [])])
+
+
+DENSE = Arm("dense")
+Place = tuple[Arm, float | None]  # arm and share to keep, None for the dense network
+_Key = tuple[str, Phase, Arm, float | None]  # label of a set before a place
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One place on one set, over the seeds that are done; None is what is undefined.
+
+    Attributes:
+        mean: of the cases' Dice, each averaged over seeds first.
+        interval: the same with its bootstrap interval over cases; None with fewer than two cases.
+        by_seed: mean Dice of each seed.
+        lost: polyps lost among the ``seen`` by the dense network of the same seed, summed over seeds.
+        false_frames: frames with a false polyp of ``frames``, summed over seeds.
+    """
+
+    mean: float | None
+    interval: Interval | None
+    by_seed: Mapping[int, float]
+    lost: int | None
+    seen: int | None
+    false_frames: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean Dice of one place minus another's, paired by case, over the seeds that both have."""
+
+    interval: Interval
+    by_seed: Mapping[int, float]
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to say of the first place."""
+        if self.interval.low > 0:
+            return "better"
+        return "worse" if self.interval.high < 0 else "no difference shown"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A ``sweep.json`` record with its cells by place, in the order of the tables, and what they reached."""
+
+    record: Record
+    places: Mapping[Place, tuple[Record, ...]]
+    pooled: Mapping[_Key, Pooled]
+
+    @property
+    def leading(self) -> Arm:
+        """The plain arm of the first criterion of the recipe."""
+        return Arm("pruned", self.record["recipe"]["sweep"]["criteria"][0])
+
+    def cells(self, arm: Arm, keep_ratio: float | None, phase: Phase) -> tuple[Record, ...]:
+        """The cells of a place that are, or are to be, measured in ``phase``."""
+        found = self.places.get((arm, None if arm == DENSE else keep_ratio), ())
+        return tuple(cell for cell in found if _belongs(cell, phase))
+
+    def at(self, label: str, phase: Phase, arm: Arm, keep_ratio: float | None) -> Pooled | None:
+        """What a place reached; None where no cell of it is done."""
+        return self.pooled.get((label, phase, arm, None if arm == DENSE else keep_ratio))
+
+    def arms(self, phase: Phase) -> list[Arm]:
+        """All arms of ``phase``, the dense one first, the leading one next."""
+        return list(dict.fromkeys(arm for arm, ratio in self.places if self.cells(arm, ratio, phase)))
+
+    def budgets(self, phase: Phase) -> list[float]:
+        """Shares to keep, the mildest cut first."""
+        ratios = {ratio for arm, ratio in self.places if self.cells(arm, ratio, phase)}
+        return sorted((ratio for ratio in ratios if ratio is not None), reverse=True)
+
+    def macs_share(self, arm: Arm, keep_ratio: float | None) -> float | None:
+        """Mean share of the dense network's MACs that the finished cells of a place reached."""
+        dense = [cell["macs"] for cell in self.places.get((DENSE, None), ()) if cell["status"] == "done"]
+        found = [cell["macs"] for cell in self.places.get((arm, keep_ratio), ()) if cell["status"] == "done"]
+        return float(np.mean(found) / dense[0]) if dense and found else None
+
+    def difference(self, first: Place, second: Place, *, label: str, phase: Phase) -> Difference | None:
+        """Dice of ``first`` minus ``second``; None without a common seed or with fewer than two common cases.
+
+        Only seeds that both have are taken, since networks of one seed come from one dense training. A case's
+        Dice is averaged over them first; then the paired bootstrap draws cases.
+        """
+        ours, theirs = (self._dices(place, label, phase) for place in (first, second))
+        seeds = [seed for seed in ours if seed in theirs]
+        if not seeds:
+            return None
+        one, other = (np.mean([side[seed] for seed in seeds], axis=0).tolist() for side in (ours, theirs))
+        summary = summarize_difference(other, one)
+        if summary.n < 2:
+            return None
+        by_seed = {seed: _mean(ours[seed] - theirs[seed]) for seed in seeds}
+        return Difference(
+            Interval(summary.mean, *summary.ci95, summary.n),
+            {seed: mean for seed, mean in by_seed.items() if mean is not None},
+        )
+
+    def _dices(self, place: Place, label: str, phase: Phase) -> dict[int, NDArray[np.float64]]:
+        return _dices(self.cells(*place, phase), label, phase)
+
+
+def read_sweep(record: Record) -> Sweep:
+    """Group the cells of a ``sweep.json`` record, finished or not.
+
+    Raises:
+        RecordError: it is another kind of record, or an evaluation has not one Dice for each case of its set.
+    """
+    missing = {"cells", "sets", "recipe"} - record.keys()
+    if missing:
+        raise RecordError(f"the record has no {', '.join(sorted(missing))}; give the sweep.json of `secateur sweep`.")
+    _check_lengths(record)
+    criteria = record["recipe"]["sweep"]["criteria"]
+    grouped: dict[Place, list[Record]] = {}
+    for cell in record["cells"]:
+        grouped.setdefault((_arm(cell), cell["keep_ratio"]), []).append(cell)
+    places = {
+        place: tuple(sorted(grouped[place], key=lambda cell: int(cell["seed"])))
+        for place in sorted(grouped, key=lambda place: _rank(place[0], criteria))
+    }
+    pooled = {}
+    for label in record["sets"]:
+        for phase in Phase:
+            for (arm, ratio), cells in places.items():
+                found = _pool([cell for cell in cells if _belongs(cell, phase)], label, phase)
+                if found:
+                    pooled[label, phase, arm, ratio] = found
+    return Sweep(record, places, pooled)
+
+
+def _arm(cell: Record) -> Arm:
+    variant: Record = cell["variant"] or {}
+    words: str | None
+    if "samples" in variant:
+        words = f"{variant['samples']} scoring sample{'s' * (variant['samples'] != 1)}"
+    elif "matched" in variant:
+        words = {"epochs": "equal epochs", "macs": "equal training MACs"}.get(variant["matched"], variant["matched"])
+    else:
+        words = variant.get("kind")
+    return Arm(cell["kind"], cell["criterion"], words, variant.get("samples"))
+
+
+def _rank(arm: Arm, criteria: Sequence[str]) -> tuple[int, bool, int, str]:
+    """Order of the rows: dense, then criterion by criterion, plain before variants, from scratch last."""
+    place = criteria.index(arm.criterion) if arm.criterion in criteria else len(criteria)
+    return (-1 if arm == DENSE else place, arm.kind == "scratch", arm.samples or 0, arm.variant or "")
+
+
+def _belongs(cell: Record, phase: Phase) -> bool:
+    if cell["kind"] == "dense":
+        return True
+    if phase is Phase.AFTER:
+        return bool(cell["kind"] == "scratch" or cell["recovered"])
+    # distillation begins after the cut, which is that of the plain arm
+    return bool(cell["kind"] == "pruned" and (cell["variant"] or {}).get("kind") != "distilled")
+
+
+def _evaluation(cell: Record, label: str, phase: Phase) -> Record | None:
+    """What a cell reached on a set; None where it is not done."""
+    if cell["status"] != "done":
+        return None
+    cut = cell["kind"] == "pruned" and phase is Phase.BEFORE
+    evaluations: Record = (cell["before_recovery"] if cut else cell["evaluations"]) or {}
+    found: Record | None = evaluations.get(label)
+    return found
+
+
+def _dices(cells: Sequence[Record], label: str, phase: Phase) -> dict[int, NDArray[np.float64]]:
+    """By seed, Dice per case ``(cases,)``; NaN is undefined."""
+    found = {int(cell["seed"]): _evaluation(cell, label, phase) for cell in cells}
+    return {seed: np.array(each["dice"], dtype=np.float64) for seed, each in found.items() if each}
+
+
+def _pool(cells: Sequence[Record], label: str, phase: Phase) -> Pooled | None:
+    dices = _dices(cells, label, phase)
+    if not dices:
+        return None
+    found = [each for cell in cells if (each := _evaluation(cell, label, phase))]
+    summary = summarize(np.mean(list(dices.values()), axis=0))
+    means = {seed: _mean(values) for seed, values in dices.items()}
+    against_dense = all(each["polyps"]["lost"] is not None for each in found)
+    return Pooled(
+        mean=summary.mean if summary.n else None,
+        interval=Interval(summary.mean, *summary.ci95, summary.n) if summary.n > 1 else None,
+        by_seed={seed: mean for seed, mean in means.items() if mean is not None},
+        lost=sum(each["polyps"]["lost"] for each in found) if against_dense else None,
+        seen=sum(each["polyps"]["seen_by_dense"] for each in found) if against_dense else None,
+        false_frames=sum(each["false_polyp_frames"]["count"] for each in found),
+        frames=sum(each["false_polyp_frames"]["of"] for each in found),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
+
+
+def _check_lengths(record: Record) -> None:
+    for cell in record["cells"]:
+        for evaluations in (cell.get("evaluations"), cell.get("before_recovery")):
+            for label, evaluation in (evaluations or {}).items():
+                found, wanted = len(evaluation["dice"]), len(record["sets"][label]["ids"])
+                if found != wanted:
+                    raise RecordError(
+                        f"cell '{cell['name']}' has {found} Dice values for the {wanted} cases of '{label}'; "
+                        "run `secateur sweep` again for that cell."
+                    )

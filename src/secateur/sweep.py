@@ -1,0 +1,292 @@
+"""Criteria x budgets x seeds: every cell a run folder of its own, and one record of them all.
+
+Several processes may work on one sweep: each takes the next cell that nobody holds.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import torch
+from filelock import FileLock, Timeout
+
+from secateur import pipeline
+from secateur.cells import Cell, Kind, plan_cells
+from secateur.cost.macs import count_macs, count_params
+from secateur.errors import CheckError, InputError, SecateurError
+from secateur.pipeline import Session, set_label
+from secateur.recipes.recipe import Recipe, read_recipe
+from secateur.records import Record, read_record, write_record
+from secateur.report.sweep import write_sweep_page
+from secateur.store.networks import load
+from secateur.store.runs import RunFolder, surroundings
+
+RECORD = "sweep.json"
+_CELL = "cell.json"
+_BENCH = "bench.json"
+_FRAMES = "frames.json"
+_POLL = 2.0  # seconds between looks at what other processes hold
+_OVERHEAD = 3  # scoring, reading and evaluating take about as long as so many epochs
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What stays the same while a sweep runs."""
+
+    recipe: Recipe
+    cells: tuple[Cell, ...]
+    out: Path
+    session: Session
+    started: float  # seconds since the epoch
+
+    def say(self, text: str) -> None:
+        if self.session.console is not None:
+            self.session.console.print(text, highlight=False, soft_wrap=True)
+
+
+def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
+    """Run every cell of ``recipe.sweep`` that is not done yet, then measure latency, and write record and page.
+
+    A cell that fails is recorded and shown, and the others go on; it is tried again by the next call.
+
+    Raises:
+        InputError: the folder exists and ``session`` does not resume, or it holds a sweep of other settings.
+        CheckError: a cell failed; record and page are written.
+    """
+    _begin(recipe, out, session)
+    job = _Sweep(recipe, plan_cells(recipe), out, replace(session, resume=True, overwrite=False), time.time())
+    try:
+        _run_cells(job)
+        _measure(job)
+    finally:
+        record = collect(recipe, job.cells, out, session.command)
+        write_record(out / RECORD, record)
+        write_sweep_page(record, out / "report.html", command=session.command)
+    failed = [cell["name"] for cell in record["cells"] if cell["status"] == "failed"]
+    if failed:
+        raise CheckError(
+            f"{len(failed)} of {len(job.cells)} cells failed: {', '.join(failed)}; {out / 'report.html'} says why. "
+            f"Run the command again with --resume to try them once more."
+        )
+    return record
+
+
+def collect(recipe: Recipe, cells: Sequence[Cell], out: Path, command: list[str]) -> Record:
+    """The record of a sweep as far as it has come: recipe, sets, cells, latency. `write_sweep_page` shows it."""
+    found = {cell.name: _read_cell(out, cell) for cell in cells}
+    sources = _sets(recipe)
+    ids: Record = next((entry["ids"] for entry in found.values() if entry and entry["ids"]), {})
+    waiting = {"status": "waiting", "error": None, "seconds": None}
+    entries = [found[cell.name] or {**cell.record(), **waiting} for cell in cells]
+    return {
+        "name": out.resolve().name,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **surroundings(),
+        "synthetic": recipe.data.synthetic,
+        "recipe": recipe.model_dump(mode="json"),
+        "sets": {
+            label: {"source": Path(source or recipe.data.source).name, "split": "test", "ids": ids[label]}
+            for label, source in sources.items()
+            if label in ids
+        },
+        "cells": [{key: value for key, value in entry.items() if key not in ("schema", "ids")} for entry in entries],
+        "bench": _optional(out / _BENCH),
+        "frames": _optional(out / _FRAMES),
+    }
+
+
+def _begin(recipe: Recipe, out: Path, session: Session) -> None:
+    """Make the folder, or check that it holds a sweep that this recipe goes on with."""
+    written = out / "recipe.yaml"
+    if out.exists() and any(out.iterdir()) and not session.resume and not session.overwrite:
+        raise InputError(f"{out} exists; give another --out, --resume to go on, or --overwrite to begin again.")
+    if session.overwrite and out.exists():
+        if not written.is_file():
+            raise InputError(f"{out} is not the folder of a sweep, so it is not emptied; give another --out.")
+        shutil.rmtree(out)
+    recipe.write(written)
+
+
+def _run_cells(job: _Sweep) -> None:
+    """Take cells in their order until none is left that could be run; wait for those that others hold."""
+    while True:
+        status = {cell.name: _status(job, cell) for cell in job.cells}
+        ready = [
+            cell
+            for cell in job.cells
+            if status[cell.name] == "waiting" and (cell.needs is None or status[cell.needs] == "done")
+        ]
+        if not ready:
+            return
+        for cell in ready:
+            with _held(job.out, cell.name) as mine:
+                if mine and _status(job, cell) == "waiting":
+                    _announce(job, cell)
+                    _run_cell(job, cell)
+                    break
+        else:
+            time.sleep(_POLL)
+
+
+def _run_cell(job: _Sweep, cell: Cell) -> None:
+    path, began = job.out / cell.name, time.perf_counter()
+    try:
+        findings = _make(job, cell)
+    except Exception as error:  # whatever a cell dies of, the others go on and the page shows it
+        known = isinstance(error, SecateurError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        findings = {"status": "failed", "error": " ".join(text.split()), "ids": {}}
+        job.say(f"{cell.name} failed: {findings['error']}")
+    write_record(path / _CELL, {**cell.record(), **findings, "seconds": time.perf_counter() - began})
+
+
+def _make(job: _Sweep, cell: Cell) -> Record:
+    """Train or cut the cell's network, and measure it on every set."""
+    path = job.out / cell.name
+    if cell.kind is Kind.PRUNED:
+        run = pipeline.prune(RunFolder(job.out / str(cell.needs)), cell.recipe, path, job.session)
+    else:
+        shape = RunFolder(job.out / cell.needs) if cell.needs else None
+        run = pipeline.train(cell.recipe, path, job.session, shape_of=shape)
+    sets = _sets(job.recipe)
+    records = {label: _evaluate(job, run, cell, source) for label, source in sets.items()}
+    cut, rounds = None, {}
+    if cell.kind is Kind.PRUNED:
+        rounds = {"val_dice_before": read_record(path / "prune.json")["rounds"][-1]["val_dice_before"]}
+        cut = {
+            label: _compact(
+                _evaluate(job, run, cell, source, before_recovery=True) if cell.recovered else records[label]
+            )
+            for label, source in sets.items()
+        }
+    model, side = load(path), cell.recipe.data.size
+    return {
+        "status": "done",
+        "error": None,
+        "macs": count_macs(model, torch.zeros(1, 3, side, side)),
+        "params": count_params(model),
+        "epochs": cell.epochs,
+        "best_val_dice": run.run["training"]["best_val_dice"],
+        **rounds,
+        "ids": {label: [case["id"] for case in record["cases"]] for label, record in records.items()},
+        "evaluations": {label: _compact(record) for label, record in records.items()},
+        "before_recovery": cut,
+    }
+
+
+def _evaluate(job: _Sweep, run: RunFolder, cell: Cell, source: str | None, *, before_recovery: bool = False) -> Record:
+    return pipeline.evaluate(
+        run,
+        job.session,
+        source=source,
+        before_recovery=before_recovery,
+        keep_predictions=cell.kind is Kind.DENSE,
+    )
+
+
+def _compact(evaluation: Record) -> Record:
+    """Dice case by case, for paired comparisons, and the summary of everything else."""
+    dice = [case["dice"] for case in evaluation["cases"]]
+    return {"dice": dice, **{key: evaluation[key] for key in ("metrics", "polyps", "false_polyp_frames")}}
+
+
+def _measure(job: _Sweep) -> None:
+    """Latency of the first dense network and its leading and uniform cuts, when nothing else is running."""
+    if any(_status(job, cell) == "waiting" for cell in job.cells) or (job.out / _BENCH).is_file():
+        return
+    shown = {job.recipe.sweep.criteria[0], "uniform"}
+    runs = {
+        cell.name: RunFolder(job.out / cell.name)
+        for cell in job.cells
+        if cell.seed == job.cells[0].seed
+        and (cell.kind is Kind.DENSE or (cell.recovered and cell.variant is None and cell.criterion in shown))
+        and _status(job, cell) == "done"
+    }
+    with _held(job.out, "bench") as mine:
+        if mine and len(runs) > 1:
+            job.say(f"latency of {len(runs)} networks")
+            write_record(job.out / _BENCH, pipeline.latencies(runs, job.recipe))
+
+
+def _sets(recipe: Recipe) -> dict[str, str | None]:
+    """What every network is evaluated on: label and source, None for the run's own."""
+    return {set_label("test", source): source for source in (None, *recipe.sweep.elsewhere)}
+
+
+def _status(job: _Sweep, cell: Cell) -> str:
+    """``done``, ``failed`` since this process began, or ``waiting``: earlier failures are tried again."""
+    record = _read_cell(job.out, cell)
+    if record is None:
+        return "waiting"
+    if record["status"] == "failed" and (job.out / cell.name / _CELL).stat().st_mtime < job.started:
+        return "waiting"
+    return str(record["status"])
+
+
+def _read_cell(out: Path, cell: Cell) -> Record | None:
+    """What is on disk of a cell, if it was made with the settings it has now."""
+    path = out / cell.name
+    record = _optional(path / _CELL)
+    if record is not None and record["status"] == "done":
+        written, asked = read_recipe(path / "recipe.yaml"), cell.recipe
+        if pipeline.decisive(written, record["kind"]) != pipeline.decisive(asked, cell.kind):
+            raise InputError(
+                f"{path} was made with other settings than this sweep has; give another --out, or the old settings."
+            )
+    return record
+
+
+def _optional(path: Path) -> Record | None:
+    return read_record(path) if path.is_file() else None
+
+
+@contextmanager
+def _held(out: Path, name: str) -> Iterator[bool]:
+    """Hold a cell while the block runs; False where another process has it. A killed process lets go of its own."""
+    lock = FileLock(out / ".locks" / f"{name.replace('/', '.')}.lock", timeout=0)
+    (out / ".locks").mkdir(exist_ok=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _announce(job: _Sweep, cell: Cell) -> None:
+    """Say which cell begins, and how long all that is left may take at the pace of those that are done."""
+    records = {each.name: _read_cell(job.out, each) for each in job.cells}
+    done = [each for each in job.cells if (records[each.name] or {}).get("status") == "done"]
+    pace = [((each.keep_ratio or 1.0), _seconds(records[each.name]) / (each.epochs + _OVERHEAD)) for each in done]
+    text = f"cell {len(done) + 1} of {len(job.cells)}: {cell.name}"
+    if pace:
+        left = sum(_estimate(each, pace) for each in job.cells if each not in done)
+        text += f"; all that is left takes at most about {_words(left)} in one process"
+    else:
+        text += "; its time tells how long the others may take"
+    job.say(text)
+
+
+def _estimate(cell: Cell, pace: Sequence[tuple[float, float]]) -> float:
+    """Seconds for a cell at the pace of the done cells with the nearest budget that is no smaller."""
+    keep = cell.keep_ratio or 1.0
+    nearest = min((share for share, _ in pace if share >= keep), default=max(share for share, _ in pace))
+    return (cell.epochs + _OVERHEAD) * median(seconds for share, seconds in pace if share == nearest)
+
+
+def _seconds(record: Record | None) -> float:
+    return float((record or {})["seconds"])
+
+
+def _words(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
