@@ -27,7 +27,6 @@ from secateur.store.networks import load
 from secateur.store.runs import RunFolder, surroundings
 
 RECORD = "sweep.json"
-_CELL = "cell.json"
 _BENCH = "bench.json"
 _FRAMES = "frames.json"
 _POLL = 2.0  # seconds between looks at what other processes hold
@@ -135,7 +134,7 @@ def _run_cells(job: _Sweep) -> None:
 
 
 def _run_cell(job: _Sweep, cell: Cell) -> None:
-    path, began = job.out / cell.name, time.perf_counter()
+    began = time.perf_counter()
     try:
         findings = _make(job, cell)
     except Exception as error:  # whatever a cell dies of, the others go on and the page shows it
@@ -143,7 +142,7 @@ def _run_cell(job: _Sweep, cell: Cell) -> None:
         text = str(error) if known else f"{type(error).__name__}: {error}"
         findings = {"status": "failed", "error": " ".join(text.split()), "ids": {}}
         job.say(f"{cell.name} failed: {findings['error']}")
-    write_record(path / _CELL, {**cell.record(), **findings, "seconds": time.perf_counter() - began})
+    write_record(_record_path(job.out, cell), {**cell.record(), **findings, "seconds": time.perf_counter() - began})
 
 
 def _make(job: _Sweep, cell: Cell) -> Record:
@@ -224,15 +223,20 @@ def _status(job: _Sweep, cell: Cell) -> str:
     record = _read_cell(job.out, cell)
     if record is None:
         return "waiting"
-    if record["status"] == "failed" and (job.out / cell.name / _CELL).stat().st_mtime < job.started:
+    if record["status"] == "failed" and _record_path(job.out, cell).stat().st_mtime < job.started:
         return "waiting"
     return str(record["status"])
+
+
+def _record_path(out: Path, cell: Cell) -> Path:
+    """Beside the run folder, which a cell that failed may not have."""
+    return out / f"{cell.name}.json"
 
 
 def _read_cell(out: Path, cell: Cell) -> Record | None:
     """What is on disk of a cell, if it was made with the settings it has now."""
     path = out / cell.name
-    record = _optional(path / _CELL)
+    record = _optional(_record_path(out, cell))
     if record is not None and record["status"] == "done":
         written, asked = read_recipe(path / "recipe.yaml"), cell.recipe
         if pipeline.decisive(written, record["kind"]) != pipeline.decisive(asked, cell.kind):

@@ -1,0 +1,223 @@
+"""A sweep: which cells it has, that each survives being stopped, and that failures are shown."""
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from secateur import pipeline, sweep
+from secateur.cells import Kind, plan_cells
+from secateur.errors import CheckError, InputError
+from secateur.pipeline import Session
+from secateur.recipes import RECIPES
+from secateur.recipes.recipe import parse_settings
+from secateur.recipes.sweep import SweepRecipe
+from secateur.records import read_record
+from test_cli import _SETTINGS, SMALL, run
+from test_killed_runs import finish, start
+
+_CELLS = [
+    "sweep.criteria=[taylor, random]", "sweep.keep_ratios=[0.5, 0.3]", "sweep.seeds=[0, 1]",
+    "sweep.repeated_keep_ratios=[0.3]", "sweep.scratch_keep_ratios=[0.3]", "sweep.scratch_macs_keep_ratios=[0.5]",
+    "sweep.distilled_keep_ratios=[0.5]", "sweep.scoring_samples=[2]", "sweep.one_shot_keep_ratios=[0.8]",
+]  # fmt: skip
+_FEW = ["sweep.criteria=[taylor, random]", "sweep.keep_ratios=[0.5]", "sweep.scratch_keep_ratios=[0.5]"]
+_NAMES = {"seed-0/dense", "seed-0/taylor-50", "seed-0/random-50", "seed-0/scratch-50"}
+
+
+def recipe(*settings):
+    return RECIPES["polyp-demo"]().with_settings(parse_settings([*_SETTINGS, *settings]))
+
+
+def session(**how):
+    return Session(["secateur", "sweep"], None, **how)
+
+
+def results(record):
+    """What must not depend on when, or in how many pieces, a sweep was run."""
+    return [{key: value for key, value in cell.items() if key != "seconds"} for cell in record["cells"]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small sweep, run in one go: its folder and its record."""
+    out = tmp_path_factory.mktemp("sweep") / "whole"
+    return out, sweep.sweep(recipe(*_FEW), out, session())
+
+
+def test_every_row_asked_for_is_a_cell_of_its_own():
+    cells = {cell.name: cell for cell in plan_cells(recipe(*_CELLS))}
+    assert set(cells) == {
+        "seed-0/dense", "seed-1/dense",
+        "seed-0/taylor-30", "seed-0/random-30", "seed-1/taylor-30", "seed-1/random-30",
+        "seed-0/taylor-50", "seed-0/random-50", "seed-0/taylor-50-distilled",
+        "seed-0/taylor-80-cut", "seed-0/random-80-cut",
+        "seed-0/taylor-50-cut-of-2", "seed-1/taylor-50-cut", "seed-1/taylor-50-cut-of-2",
+        "seed-0/scratch-30", "seed-1/scratch-30", "seed-0/scratch-50-macs",
+    }  # fmt: skip
+    assert all(cell.needs is None or cell.needs in cells for cell in cells.values())
+    assert cells["seed-1/random-30"].recipe.pruning.recovery.seed == cells["seed-1/random-30"].recipe.pruning.seed == 1
+    assert cells["seed-1/dense"].recipe.training.seed == 1
+    assert cells["seed-0/taylor-80-cut"].recipe.pruning.recovery is None
+    assert cells["seed-0/taylor-50-cut-of-2"].recipe.pruning.scoring_samples == 2
+    assert cells["seed-0/taylor-50-distilled"].recipe.pruning.distillation is not None
+
+
+def test_from_scratch_trains_as_long_as_the_dense_network_and_its_recovery():
+    chosen = recipe(*_CELLS, "training.epochs=6", "pruning.recovery.epochs=2")
+    cells = {cell.name: cell for cell in plan_cells(chosen)}
+    assert cells["seed-0/scratch-30"].epochs == 6 + 2
+    assert cells["seed-0/scratch-50-macs"].epochs == 6 / 0.5 + 2
+    assert cells["seed-0/scratch-30"].needs == "seed-0/taylor-30"
+
+
+def test_a_cell_is_evaluated_before_and_after_recovery_and_counted(whole):
+    out, record = whole
+    cells = {cell["name"]: cell for cell in record["cells"]}
+    assert set(cells) == _NAMES
+    assert {cell["status"] for cell in cells.values()} == {"done"}
+    cut, scratch, dense = (cells[f"seed-0/{name}"] for name in ("taylor-50", "scratch-50", "dense"))
+    evaluated = read_record(out / "seed-0" / "taylor-50" / "evaluation.json")
+    assert cut["evaluations"]["test"]["dice"] == [case["dice"] for case in evaluated["cases"]]
+    assert cut["before_recovery"]["test"]["dice"] != cut["evaluations"]["test"]["dice"]
+    assert record["sets"]["test"]["ids"] == [case["id"] for case in evaluated["cases"]]
+    assert (scratch["macs"], scratch["params"]) == (cut["macs"], cut["params"])
+    assert cut["macs"] < dense["macs"]
+    assert scratch["best_val_dice"] != cut["best_val_dice"]
+    assert {model["name"] for model in record["bench"]["benches"][0]["models"]} == {"seed-0/dense", "seed-0/taylor-50"}
+    assert "taylor" in (out / "report.html").read_text(encoding="utf-8")
+    assert read_record(out / "sweep.json") == {"schema": 1, **record}
+
+
+@pytest.mark.parametrize("stop_at", [2, 5])
+def test_a_sweep_that_was_stopped_in_a_cell_goes_on_to_the_same_record(whole, tmp_path, monkeypatch, stop_at):
+    evaluate, calls = pipeline.evaluate, []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(recipe(*_FEW), tmp_path / "cut", session())
+    stopped = read_record(tmp_path / "cut" / "sweep.json")
+    assert {cell["status"] for cell in stopped["cells"]} == {"done", "waiting"}
+    assert results(sweep.sweep(recipe(*_FEW), tmp_path / "cut", session(resume=True))) == results(whole[1])
+
+
+def test_nothing_is_done_twice(whole, monkeypatch):
+    out, record = whole
+    monkeypatch.setattr(sweep, "_make", None)
+    monkeypatch.setattr(pipeline, "latencies", None)
+    assert sweep.sweep(recipe(*_FEW), out, session(resume=True))["cells"] == record["cells"]
+
+
+def test_a_cell_that_fails_is_shown_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    few = [part for setting in [*_FEW, "sweep.keep_ratios=[0.5, 0.001]"] for part in ("--set", setting)]
+    code, _, err = run(monkeypatch, capsys, "sweep", "polyp-demo", *SMALL, *few, "--out", out)
+    assert code == 1
+    assert "2 of 6 cells failed: seed-0/taylor-0.1, seed-0/random-0.1" in err
+    cells = {cell["name"]: cell for cell in read_record(out / "sweep.json")["cells"]}
+    assert {name for name, cell in cells.items() if cell["status"] == "done"} == _NAMES
+    assert "cannot be reached" in cells["seed-0/taylor-0.1"]["error"]
+    assert "cannot be reached" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_needs_a_failed_cell_waits_and_a_second_try_mends_both(tmp_path, monkeypatch):
+    make = sweep._make
+
+    def broken(job, cell):
+        if cell.kind is Kind.PRUNED:
+            raise RuntimeError("planted")
+        return make(job, cell)
+
+    monkeypatch.setattr(sweep, "_make", broken)
+    with pytest.raises(CheckError, match="2 of 4 cells failed"):
+        sweep.sweep(recipe(*_FEW), tmp_path / "out", session())
+    cells = {cell["name"]: cell for cell in read_record(tmp_path / "out" / "sweep.json")["cells"]}
+    assert cells["seed-0/taylor-50"]["error"] == "RuntimeError: planted"
+    assert cells["seed-0/scratch-50"]["status"] == "waiting"
+    monkeypatch.setattr(sweep, "_make", make)
+    record = sweep.sweep(recipe(*_FEW), tmp_path / "out", session(resume=True))
+    assert {cell["status"] for cell in record["cells"]} == {"done"}
+
+
+def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path):
+    (tmp_path / ".locks").mkdir()
+    with FileLock(tmp_path / ".locks" / "seed-0.dense.lock"), sweep._held(tmp_path, "seed-0/dense") as mine:
+        assert not mine
+    with sweep._held(tmp_path, "seed-0/dense") as mine:
+        assert mine
+
+
+def test_a_sweep_of_other_settings_is_refused(whole):
+    out, _ = whole
+    with pytest.raises(InputError, match="made with other settings"):
+        sweep.sweep(recipe(*_FEW, "training.epochs=2"), out, session(resume=True))
+    with pytest.raises(InputError, match="exists; give another --out"):
+        sweep.sweep(recipe(*_FEW), out, session())
+
+
+def test_a_folder_that_is_no_sweep_is_not_emptied(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InputError, match="not the folder of a sweep"):
+        sweep.sweep(recipe(*_FEW), tmp_path, session(overwrite=True))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"criteria": ("taylor", "tailor")}, "did you mean 'taylor'"),
+        ({"keep_ratios": (0.5, 0.5)}, "names one value twice"),
+        ({"keep_ratios": (1.0,)}, "less than 1"),
+        ({"keep_ratios": (0.5,), "scratch_keep_ratios": (0.1,)}, "not among keep_ratios"),
+        ({"seeds": ()}, "at least 1"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_in_words(values, message):
+    with pytest.raises(ValueError, match=message):
+        SweepRecipe(**values)
+
+
+def test_the_time_left_counts_each_cell_at_the_pace_of_the_nearest_larger_budget():
+    cells = {cell.name: cell for cell in plan_cells(recipe(*_CELLS, "pruning.recovery.epochs=7"))}
+    pace = [(1.0, 20.0), (0.5, 8.0), (0.5, 6.0)]
+    assert sweep._estimate(cells["seed-0/random-30"], pace) == (7 + 3) * 7.0
+    assert sweep._estimate(cells["seed-1/dense"], pace) == (1 + 3) * 20.0
+    assert sweep._estimate(cells["seed-0/taylor-80-cut"], pace) == 3 * 20.0
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_random_points_ends_with_the_same_record(whole, tmp_path):
+    command = ["sweep", "polyp-demo", *SMALL, *[part for setting in _FEW for part in ("--set", setting)]]
+    draw, kills = random.Random(0), 0
+    seconds = finish(tmp_path, [*command, "--out", "timed"])
+    while kills < 10:
+        process = start(tmp_path, [*command, "--out", "killed", "--resume"])
+        try:
+            _, err = process.communicate(timeout=draw.uniform(0, seconds / 2))
+            assert process.returncode == 0, err
+            (tmp_path / "killed").rename(tmp_path / f"finished-{kills}")  # begin again for the kills still to come
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+    finish(tmp_path, [*command, "--out", "killed", "--resume"])
+    for name in ("timed", "killed"):
+        assert results(read_record(tmp_path / name / "sweep.json")) == results(whole[1])
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_sweep(whole, tmp_path):
+    command = ["sweep", "polyp-demo", *SMALL, *[part for setting in _FEW for part in ("--set", setting)]]
+    workers = [start(tmp_path, [*command, "--out", "shared", "--resume"]) for _ in range(2)]
+    for worker in workers:
+        _, err = worker.communicate(timeout=300)
+        assert worker.returncode == 0, err
+    assert results(read_record(Path(tmp_path) / "shared" / "sweep.json")) == results(whole[1])
