@@ -22,7 +22,7 @@ from secateur.errors import CheckError, InputError, SecateurError
 from secateur.pipeline import Session, set_label
 from secateur.recipes.recipe import Recipe, read_recipe
 from secateur.records import Record, read_record, write_record
-from secateur.report.sweep import write_sweep_page
+from secateur.report.sweep import sweep_markdown, write_sweep_page
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder, surroundings
 
@@ -73,6 +73,16 @@ def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
             f"Run the command again with --resume to try them once more."
         )
     return record
+
+
+def report_sweep(folder: Path, out: Path, session: Session) -> Path:
+    """Write the page about the sweep in ``folder`` from its record alone."""
+    return write_sweep_page(read_record(folder / RECORD), out, command=session.command)
+
+
+def sweep_tables(folder: Path) -> str:
+    """The tables of the sweep in ``folder`` as Markdown."""
+    return sweep_markdown(read_record(folder / RECORD))
 
 
 def collect(recipe: Recipe, cells: Sequence[Cell], out: Path, command: list[str]) -> Record:

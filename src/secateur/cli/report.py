@@ -8,24 +8,38 @@ import typer
 
 def report(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Run folders, dense first; one pruned run brings its own.")
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run folders, dense first (one pruned run brings its own); or the folder of one sweep.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="The page; report.html in the last run by default.")] = None,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write the table of results as Markdown.")] = None,
 ) -> None:
-    """Write one HTML page that opens offline, from the records of run folders alone."""
+    """Write one HTML page that opens offline, from the records of run folders, or of a sweep, alone."""
     from rich.console import Console
 
     from secateur import pipeline
     from secateur.cli.options import session
+    from secateur.errors import InputError
     from secateur.records import atomic_path
     from secateur.report.tables import markdown_table
     from secateur.store.runs import RunFolder
+    from secateur.sweep import report_sweep, sweep_tables
 
-    runs = pipeline.with_dense([RunFolder(path) for path in models])
-    page = pipeline.report(runs, out or models[-1] / "report.html", session(), title=title)
+    page = out or models[-1] / "report.html"
+    if any((path / "sweep.json").is_file() for path in models):
+        if len(models) > 1 or title is not None:
+            raise InputError("a sweep has a page of its own; give its folder alone, without --title.")
+        report_sweep(models[0], page, session())
+        tables = sweep_tables(models[0])
+    else:
+        runs = pipeline.with_dense([RunFolder(path) for path in models])
+        pipeline.report(runs, page, session(), title=title)
+        tables = markdown_table([run.path for run in runs])
     if markdown is not None:
         with atomic_path(markdown) as temporary:
-            temporary.write_text(markdown_table([run.path for run in runs]), encoding="utf-8")
+            temporary.write_text(tables, encoding="utf-8")
     Console().print(f"[bold]{page}[/] is ready to open.", soft_wrap=True)
