@@ -152,7 +152,9 @@ def _run_cell(job: _Sweep, cell: Cell) -> None:
         text = str(error) if known else f"{type(error).__name__}: {error}"
         findings = {"status": "failed", "error": " ".join(text.split()), "ids": {}}
         job.say(f"{cell.name} failed: {findings['error']}")
-    write_record(_record_path(job.out, cell), {**cell.record(), **findings, "seconds": time.perf_counter() - began})
+    # A cell that was resumed trained in earlier processes too.
+    seconds = max(time.perf_counter() - began, findings.pop("training_seconds", 0.0))
+    write_record(_record_path(job.out, cell), {**cell.record(), **findings, "seconds": seconds})
 
 
 def _make(job: _Sweep, cell: Cell) -> Record:
@@ -181,6 +183,7 @@ def _make(job: _Sweep, cell: Cell) -> Record:
         "macs": count_macs(model, torch.zeros(1, 3, side, side)),
         "params": count_params(model),
         "epochs": cell.epochs,
+        "training_seconds": run.run["training"]["seconds"],
         "best_val_dice": run.run["training"]["best_val_dice"],
         **rounds,
         "ids": {label: [case["id"] for case in record["cases"]] for label, record in records.items()},
