@@ -2,7 +2,8 @@
 
     python benchmarks/speed.py benchmarks/records/speed.json
 
-Untrained networks: latency and scoring cost depend on widths, not on weights. Run it when nothing else runs.
+Untrained networks: latency and scoring cost depend on widths, not on weights. Run it when nothing else runs, on a
+CPU that computes in bfloat16.
 """
 
 import statistics
@@ -24,6 +25,8 @@ from secateur.store.runs import surroundings
 _SIDE = 352
 _WIDTHS = {"5.7 GMACs": 32, "22.7 GMACs": 64}
 _ROUNDS = 5
+_KEEP_RATIOS = (0.5, 0.25, 0.1, 0.05)
+_TARGETS = ("torch", "onnxruntime", "openvino", "openvino:bfloat16")
 
 
 def loss(logits, target):
@@ -104,8 +107,8 @@ def engine_seconds():
     return {"trace_s": traced - started, "allocate_s": allocated - traced, "remove_and_prove_s": removed - allocated}
 
 
-def latency(width):
-    """Dense, uniform width, L2 and Taylor at 10 % of the MACs; Taylor on batches of noise, untrained weights."""
+def latency(width, *, targets=_TARGETS, seconds=60.0):
+    """Dense, uniform width, L2 and Taylor at every budget; Taylor on batches of noise, untrained weights."""
     torch.manual_seed(0)
     example = torch.zeros(1, 3, _SIDE, _SIDE)
     model = monai_unet(width).build().eval()
@@ -114,12 +117,30 @@ def latency(width):
     entries = [NamedModel("dense", model, count_params(model), count_macs(model, example))]
     for criterion in (sc.UniformWidth(), sc.L2Norm(), sc.TaylorFirstOrder()):
         scores = criterion.score(model, graph, evidence)
-        plan = sc.allocate(graph, scores, sc.MacsBudget(0.1), round_to=8, min_channels=8)
-        small = sc.remove(model, graph, plan)
-        name = type(criterion).__name__
-        entries.append(NamedModel(name, small, count_params(small), count_macs(small, example)))
-    recipe = BenchRecipe(threads=2, seconds=15)
+        for keep_ratio in _KEEP_RATIOS:
+            plan = sc.allocate(graph, scores, sc.MacsBudget(keep_ratio), round_to=8, min_channels=8)
+            small = sc.remove(model, graph, plan)
+            name = f"{type(criterion).__name__} {keep_ratio:.0%}"
+            entries.append(NamedModel(name, small, count_params(small), count_macs(small, example)))
+    recipe = BenchRecipe(targets=targets, threads=2, seconds=seconds)
     return time_models(entries, recipe, input_shape=(1, 3, _SIDE, _SIDE))["benches"]
+
+
+def table(latency):
+    """Markdown: median milliseconds with the speed-up, one row for each network, runtime and criterion."""
+    lines = [
+        "| network | runtime | criterion | dense | " + " | ".join(f"{ratio:.0%}" for ratio in _KEEP_RATIOS) + " |",
+        "| --- " * (4 + len(_KEEP_RATIOS)) + "|",
+    ]
+    for name, benches in latency.items():
+        for bench in benches:
+            dense, *rest = (model["latency_ms"]["p50"] for model in bench["models"])
+            cells = [f"{ms:.1f} ({pair['speedup']:.1f})" for ms, pair in zip(rest, bench["pairs"], strict=True)]
+            for first in range(0, len(cells), len(_KEEP_RATIOS)):
+                criterion = bench["pairs"][first]["pruned"].split()[0]
+                row = [name, f"{bench['runtime']} {bench['precision']}", criterion, f"{dense:.1f}"]
+                lines.append("| " + " | ".join([*row, *cells[first : first + len(_KEEP_RATIOS)]]) + " |")
+    return "\n".join(lines)
 
 
 def main():
@@ -135,9 +156,7 @@ def main():
     }
     write_record(Path(sys.argv[1]), record)
     print({key: read_record(Path(sys.argv[1]))[key] for key in ("engine", "scoring", "scoring_memory")})
-    for name, benches in record["latency"].items():
-        for bench in benches:
-            print(name, bench["runtime"], {pair["pruned"]: round(pair["speedup"], 2) for pair in bench["pairs"]})
+    print(table(record["latency"]))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from secateur.pipeline import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
 from secateur.records import read_record
+from secateur.store.networks import load
 from secateur.store.runs import RunFolder
 
 _SETTINGS = [
     "data.size=32", "data.train=6", "data.val=2", "data.test=3", "training.epochs=1", "training.batch_size=3",
     "network.kwargs.channels=[4, 8]", "network.kwargs.strides=[2]", "pruning.recovery.epochs=1",
     "pruning.round_epochs=1", "pruning.round_to=1", "pruning.min_channels=1", "pruning.keep_ratio=0.3",
-    "bench_size=32", "bench.seconds=0", "bench.threads=1",
+    "bench_size=32", "bench.seconds=0", "bench.threads=1", "bench.frame_shape=[48, 64]",
 ]  # fmt: skip
 SMALL = [part for setting in _SETTINGS for part in ("--set", setting)]
 TINY = ["--recipe", "polyp-demo", *SMALL]
@@ -74,10 +75,54 @@ def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
     assert read_record(runs / "evaluate.json")["n_cases"] == 2
     assert (runs / "pruned" / "evaluation.val.json").is_file()
     assert [entry["runtime"] for entry in read_record(runs / "bench.json")["benches"]] == ["torch"]
+    code, out, err = run(monkeypatch, capsys, "bench", "pruned", "--frames", "--set", "bench.targets=[torch]")
+    assert code == 0, err
+    assert "frames of 64x48, network input 32x32" in out
+    assert [row["name"] for row in read_record(runs / "pruned" / "frames.json")["rows"]] == ["dense", "pruned"]
     code, out, err = run(monkeypatch, capsys, "report", "pruned", "--markdown", "table.md")
     assert code == 0, err
     assert "report.html is ready to open" in out
     assert len((runs / "table.md").read_text().strip().splitlines()) >= 3
+
+
+def test_a_cut_is_measured_as_it_left_the_network(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    code, _, err = run(monkeypatch, capsys, "evaluate", "pruned", "--before-recovery")
+    assert code == 0, err
+    before = read_record(runs / "pruned" / "evaluation.before-recovery-test.json")
+    after = read_record(runs / "pruned" / "evaluation.json")
+    assert [case["dice"] for case in before["cases"]] != [case["dice"] for case in after["cases"]]
+    code, _, err = run(
+        monkeypatch, capsys, "prune", "dense", "--macs-keep", 0.3, "--set", "pruning.recovery=null", "--out", "cut"
+    )
+    assert code == 0, err
+    assert run(monkeypatch, capsys, "evaluate", "cut")[0] == 0
+    assert read_record(runs / "cut" / "evaluation.json")["cases"] == before["cases"]
+    assert read_record(runs / "cut" / "run.json")["training"]["epochs"] == 0
+    assert run(monkeypatch, capsys, "report", "cut")[0] == 0
+
+
+def test_a_shape_is_trained_from_fresh_weights(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    code, _, err = run(monkeypatch, capsys, "train", *TINY, "--shape-of", "pruned", "--out", "scratch")
+    assert code == 0, err
+    scratch, pruned = (load(runs / name).state_dict() for name in ("scratch", "pruned"))
+    assert {name: tensor.shape for name, tensor in scratch.items()} == {
+        name: tensor.shape for name, tensor in pruned.items()
+    }
+    assert any(not torch.equal(scratch[name], pruned[name]) for name in scratch)
+    assert read_record(runs / "scratch" / "run.json")["role"] == "scratch"
+    assert run(monkeypatch, capsys, "evaluate", "scratch")[0] == 0
+    assert read_record(runs / "scratch" / "evaluation.json")["polyps"]["lost"] is not None
+
+
+def test_a_renamed_run_goes_on(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    assert run(monkeypatch, capsys, "train", *TINY, "--out", "first")[0] == 0
+    (runs / "first").rename(runs / "renamed")
+    code, _, err = run(monkeypatch, capsys, "train", *TINY, "--set", "bench.seconds=1", "--out", "renamed", "--resume")
+    assert code == 0, err
+    assert read_record(runs / "renamed" / "run.json")["name"] == "renamed"
 
 
 def test_two_rounds_reach_the_budget_of_the_dense_network(runs, monkeypatch, capsys):
@@ -167,6 +212,12 @@ WRONG = {
         "another recipe",
     ),
     "budget above one": (["prune", "dense", "--macs-keep", "1.5", "--out", "new"], "equal to 1 .given: 1.5"),
+    "a cut of a dense network": (["evaluate", "dense", "--before-recovery"], "run folder of a pruned network"),
+    "a shape of a dense network": (["train", *TINY, "--shape-of", "dense", "--out", "new"], "holds a dense network"),
+    "rounds without recovery": (
+        ["prune", "dense", "--rounds", "2", "--set", "pruning.recovery=null", "--out", "new"],
+        "give a recovery",
+    ),
     "budget of nothing": (["prune", "dense", "--macs-keep", "0", "--out", "new"], "greater than 0 .given: 0"),
     "budget out of reach": (["prune", "dense", "--macs-keep", "0.001", "--out", "new"], "cannot be reached.*keeps 0.0"),
     "two budgets": (["prune", "dense", "--macs-keep", "0.5", "--params-keep", "0.5", "--out", "new"], "not both"),

@@ -87,6 +87,7 @@ def test_a_cell_is_evaluated_before_and_after_recovery_and_counted(whole):
     assert cut["macs"] < dense["macs"]
     assert scratch["best_val_dice"] != cut["best_val_dice"]
     assert {model["name"] for model in record["bench"]["benches"][0]["models"]} == {"seed-0/dense", "seed-0/taylor-50"}
+    assert {row["name"] for row in record["frames"]["rows"]} == {"seed-0/dense", "seed-0/taylor-50"}
     assert "taylor" in (out / "report.html").read_text(encoding="utf-8")
     assert read_record(out / "sweep.json") == {"schema": 1, **record}
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import nn
 
@@ -16,6 +18,7 @@ from secateur.cost.macs import count_macs, count_params
 from secateur.data.cases import Case
 from secateur.data.dataset import PolypSet, to_input
 from secateur.data.sources import load_cases
+from secateur.deploy.frames import time_frames
 from secateur.deploy.onnx import export_onnx
 from secateur.deploy.parity import check_parity, require_parity
 from secateur.deploy.timing import NamedModel, time_models
@@ -31,12 +34,13 @@ from secateur.report.page import write_report
 from secateur.rounds import PruningJob, prune_in_rounds, trace_within_reach, training_record
 from secateur.store.networks import load, read_architecture, save
 from secateur.store.runs import RunFolder
-from secateur.tasks.polyp import PolypTask, read_predictions
+from secateur.tasks.polyp import PolypTask, overlay, read_predictions, to_mask
 from secateur.train.fresh import draw_anew_
 from secateur.train.loop import fit
 from secateur.train.progress import watched
 
 _TEST = "test"
+_FRAMES = 20  # different ones that a stream is made of
 
 
 @dataclass(frozen=True)
@@ -195,14 +199,21 @@ def export(run: RunFolder, session: Session, *, cases: int = 20) -> Record:
     return record
 
 
-def bench(runs: Sequence[RunFolder], session: Session, *, recipe: Recipe | None = None) -> Record:
-    """Time the networks of several runs, dense first, interleaved in this process; each run gets the record."""
+def bench(runs: Sequence[RunFolder], session: Session, *, recipe: Recipe | None = None, frames: bool = False) -> Record:
+    """Time the networks of several runs, dense first, interleaved in this process; each run gets the record.
+
+    With ``frames`` also from a decoded frame to its overlay, under that key and in ``frames.json``.
+    """
     recipe = recipe or read_run_recipe(runs[0])
-    record = latencies({str(run.run["name"]): run for run in runs}, recipe)
+    named = {str(run.run["name"]): run for run in runs}
+    record = latencies(named, recipe)
+    streamed = frame_rates(named, recipe) if frames else None
     for run in runs:
         write_record(run.path / "bench.json", record)
+        if streamed is not None:
+            write_record(run.path / "frames.json", streamed)
         run.note(session.command)
-    return record
+    return record if streamed is None else {**record, "frames": streamed}
 
 
 def latencies(runs: Mapping[str, RunFolder], recipe: Recipe) -> Record:
@@ -210,6 +221,19 @@ def latencies(runs: Mapping[str, RunFolder], recipe: Recipe) -> Record:
     shape = (1, 3, recipe.bench_size, recipe.bench_size)
     entries = [_named(name, load(run.path), shape) for name, run in runs.items()]
     return time_models(entries, recipe.bench, input_shape=shape)
+
+
+def frame_rates(runs: Mapping[str, RunFolder], recipe: Recipe) -> Record:
+    """Time the same from a decoded test frame, enlarged to ``bench.frame_shape``, to the overlay drawn on it."""
+    side, (height, width) = recipe.bench_size, recipe.bench.frame_shape
+    images = [Image.fromarray(case.read()[0]) for case in load_cases(recipe.data)[_TEST][:_FRAMES]]
+    return time_frames(
+        [_named(name, load(run.path), (1, 3, side, side)) for name, run in runs.items()],
+        recipe.bench,
+        frames=[np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images],
+        prepare=lambda image: to_input(image, side).numpy(),
+        overlay=lambda image, logits: overlay(image, to_mask(torch.from_numpy(logits), image.shape[:2])),
+    )
 
 
 def report(runs: Sequence[RunFolder], out: Path, session: Session, *, title: str | None = None) -> Path:

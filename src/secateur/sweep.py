@@ -223,7 +223,9 @@ def _measure(job: _Sweep) -> None:
     with _held(job.out, "bench") as mine:
         if mine and len(runs) > 1:
             job.say(f"latency of {len(runs)} networks")
-            write_record(job.out / _BENCH, pipeline.latencies(runs, job.recipe))
+            bench, frames = pipeline.latencies(runs, job.recipe), pipeline.frame_rates(runs, job.recipe)
+            write_record(job.out / _FRAMES, frames)
+            write_record(job.out / _BENCH, bench)  # last: it says that both are there
 
 
 def _sets(recipe: Recipe) -> dict[str, str | None]:

@@ -12,18 +12,23 @@ def bench(
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL...", help="Run folders, dense first; one pruned run brings its own.")
     ],
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Also time whole frames, from the decoded one to the overlay drawn on it.")
+    ] = False,
     settings: Settings = None,
     json: Json = None,
 ) -> None:
     """Measure latency on PyTorch, ONNX Runtime and OpenVINO, with threads and precision pinned."""
     from secateur import pipeline
     from secateur.cli.options import session, write_json
-    from secateur.cli.show import show_bench
+    from secateur.cli.show import show_bench, show_frames
     from secateur.recipes.recipe import parse_settings
     from secateur.store.runs import RunFolder
 
     runs = pipeline.with_dense([RunFolder(path) for path in models])
     recipe = pipeline.read_run_recipe(runs[0]).with_settings(parse_settings(settings or []))
-    record = pipeline.bench(runs, session(), recipe=recipe)
+    record = pipeline.bench(runs, session(), recipe=recipe, frames=frames)
     show_bench(record)
+    if frames:
+        show_frames(record["frames"])
     write_json(json, record)

@@ -92,6 +92,18 @@ def show_bench(record: Record) -> None:
     _console.print(f"input {record['benches'][0]['input_shape']}, networks in turns in one process")
 
 
+def show_frames(record: Record) -> None:
+    """Frames per second per runtime and network, and where the milliseconds go."""
+    steps = ("prepare", "network", "overlay", "total")
+    table = _table("runtime", "network", "frames/s", *(f"{step} ms" for step in steps))
+    for row in record["rows"]:
+        label = f"{row['runtime']} {row['precision']}, {record['threads']} threads"
+        table.add_row(label, row["name"], f"{row['fps']:.1f}", *(f"{row['ms'][step]:.2f}" for step in steps))
+    _console.print(table)
+    (height, width), side = record["frame_shape"], record["network_side"]
+    _console.print(f"frames of {width}x{height}, network input {side}x{side}; without decoding and display (medians)")
+
+
 def show_inspection(record: Record) -> None:
     """Groups, pins, and the dry run."""
     dry = record.get("dry_run")

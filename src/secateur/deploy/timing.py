@@ -1,7 +1,8 @@
 """Latency of networks side by side: one process, one runtime, one input, in turns."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import nn
 
 from secateur.deploy.onnx import Batch, save_onnx, trace_onnx
@@ -37,6 +38,8 @@ class BenchRecipe(BaseModel):
         targets: runtimes with their precision; eager PyTorch is there for comparison, the others ship.
         threads: threads of every runtime.
         seconds: measuring time per target, shared by all networks; at least 20 rounds are run.
+        frame_shape: rows and columns of the decoded frames in `secateur.deploy.frames`; many endoscopes give
+            1280x1024 pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,6 +47,7 @@ class BenchRecipe(BaseModel):
     targets: tuple[Target, ...] = Field(tuple(Target(runtime=runtime) for runtime in Runtime), min_length=1)
     threads: int = Field(default_factory=_default_threads, ge=1)
     seconds: float = Field(10.0, ge=0)
+    frame_shape: tuple[PositiveInt, PositiveInt] = (1024, 1280)
 
 
 @final
@@ -85,35 +89,51 @@ def time_models(
         InputError: no network, two of one name, the extra is missing, or the machine cannot do what is asked.
         GraphError: a network cannot be exported to ONNX.
     """
+    image: Array = np.random.default_rng(seed).standard_normal(tuple(input_shape), dtype=np.float32)
+    with exported(entries, recipe, image) as open_on:
+        benches = [
+            _time_on(target, entries, open_on(target), image=image, recipe=recipe, progress=progress)
+            for target in recipe.targets
+        ]
+    return {"created": datetime.now(UTC).isoformat(timespec="seconds"), "benches": benches}
+
+
+@contextmanager
+def exported(
+    entries: Sequence[NamedModel], recipe: BenchRecipe, image: Array
+) -> Iterator[Callable[[Target], list[Runner]]]:
+    """Export the networks where a target of ``recipe`` needs it, and yield what loads them all on a target.
+
+    The files are gone when the block ends. Inputs have the shape of ``image``.
+
+    Raises:
+        InputError: no network, two of one name, the extra is missing, or the machine cannot do what is asked.
+        GraphError: a network cannot be exported to ONNX.
+    """
     names = [entry.name for entry in entries]
     if not names or len(set(names)) < len(names):
         raise InputError(f"Networks named {names} were given; give at least one, each with its own name.")
-    image: Array = np.random.default_rng(seed).standard_normal(tuple(input_shape), dtype=np.float32)
     with TemporaryDirectory() as folder:
         files = [Path(folder) / f"{place}.onnx" for place in range(len(entries))]
         if any(target.runtime is not Runtime.TORCH for target in recipe.targets):
             for entry, file in zip(entries, files, strict=True):
                 save_onnx(trace_onnx(entry.model, torch.from_numpy(image), Batch.FIXED), file)
-        benches = [
-            _time_on(target, entries, files, image=image, recipe=recipe, progress=progress) for target in recipe.targets
+        yield lambda target: [
+            open_runner(target, model=entry.model, file=file, threads=recipe.threads)
+            for entry, file in zip(entries, files, strict=True)
         ]
-    return {"created": datetime.now(UTC).isoformat(timespec="seconds"), "benches": benches}
 
 
 def _time_on(
     target: Target,
     entries: Sequence[NamedModel],
-    files: Sequence[Path],
+    runners: Sequence[Runner],
     *,
     image: Array,
     recipe: BenchRecipe,
     progress: Progress | None,
 ) -> Record:
     """One bench: all networks on one target."""
-    runners = [
-        open_runner(target, model=entry.model, file=file, threads=recipe.threads)
-        for entry, file in zip(entries, files, strict=True)
-    ]
     report = None if progress is None else lambda share: progress(target, share)
     nanoseconds = interleave(runners, image, seconds=recipe.seconds, progress=report)
     percentiles = np.percentile(nanoseconds / 1e6, (50, 95, 99), axis=0)
@@ -170,17 +190,37 @@ def interleave(
         for runner in runners:
             runner.run(image)
     rounds: list[list[int]] = []
-    budget = seconds * 1e9
-    start = clock()
-    while len(rounds) < LEAST_ROUNDS or clock() - start < budget:
+    for order in turns(len(runners), seconds=seconds, clock=clock, progress=progress):
         durations = [0] * len(runners)
-        for turn in range(len(runners)):
-            place = (len(rounds) + turn) % len(runners)
+        for place in order:
             before = clock()
             runners[place].run(image)
             durations[place] = clock() - before
         rounds.append(durations)
+    return np.array(rounds, dtype=np.int64)
+
+
+def turns(
+    count: int,
+    *,
+    seconds: float,
+    least: int = LEAST_ROUNDS,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[list[int]]:
+    """Yield for every round the order in which ``count`` runners run: 0 1 2, then 1 2 0, then 2 0 1, ...
+
+    Args:
+        seconds: rounds begin until this time is over, but at least ``least`` do.
+        clock: nanoseconds that only go forward.
+        progress: called after every round with the share done, in (0, 1].
+    """
+    budget = seconds * 1e9
+    start = clock()
+    done = 0
+    while done < least or clock() - start < budget:
+        yield [(done + turn) % count for turn in range(count)]
+        done += 1
         if progress is not None:
             share_of_time = (clock() - start) / budget if budget else 1.0
-            progress(min(1.0, share_of_time, len(rounds) / LEAST_ROUNDS))
-    return np.array(rounds, dtype=np.int64)
+            progress(min(1.0, share_of_time, done / least))
