@@ -204,13 +204,11 @@ def test_importing_the_page_loads_no_extra():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_a_browser_draws_every_figure(runs, tmp_path):
-    out = write_report(runs[:2], tmp_path / "page.html", command=COMMAND)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+def browse(page, profile) -> str:
+    """The page's elements after a browser ran its scripts without an error."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
     shown = subprocess.run(
-        [CHROMIUM, *flags, "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", out.as_uri()],
+        [CHROMIUM, *flags, "--enable-logging=stderr", "--virtual-time-budget=8000", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
@@ -218,4 +216,11 @@ def test_a_browser_draws_every_figure(runs, tmp_path):
     )
     assert "Content Security Policy" not in shown.stderr
     assert "Uncaught" not in shown.stderr
-    assert shown.stdout.count('class="plot-container') == len(Page(out).figures)
+    return shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_draws_every_figure(runs, tmp_path):
+    out = write_report(runs[:2], tmp_path / "page.html", command=COMMAND)
+    assert browse(out, tmp_path / "profile").count('class="plot-container') == len(Page(out).figures)

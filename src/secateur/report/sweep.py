@@ -151,7 +151,7 @@ def _protocol(record: Record) -> list[tuple[str, str]]:
         ("Criteria", ", ".join(sweep["criteria"])),
         ("Budgets", f"{', '.join(rounding.percent(ratio) for ratio in sweep['keep_ratios'])} of {budget_word(record)}"),
         ("Dense training", f"{recipe['training']['epochs']} epochs"),
-        ("Recovery", f"{pruning['recovery']['epochs']} epochs"),
+        ("Recovery", f"{pruning['recovery']['epochs']} epochs" if pruning["recovery"] else "none"),
         (
             "Widths",
             f"multiples of {pruning['round_to']}, at least {pruning['min_channels']} channels "

@@ -101,8 +101,7 @@ class Sweep:
 
     def cells(self, arm: Arm, keep_ratio: float | None, phase: Phase) -> tuple[Record, ...]:
         """The cells of a place that are, or are to be, measured in ``phase``."""
-        found = self.places.get((arm, None if arm == DENSE else keep_ratio), ())
-        return tuple(cell for cell in found if _belongs(cell, phase))
+        return _of_phase(self.places.get((arm, None if arm == DENSE else keep_ratio), ()), phase)
 
     def at(self, label: str, phase: Phase, arm: Arm, keep_ratio: float | None) -> Pooled | None:
         """What a place reached; None where no cell of it is done."""
@@ -169,7 +168,7 @@ def read_sweep(record: Record) -> Sweep:
     for label in record["sets"]:
         for phase in Phase:
             for (arm, ratio), cells in places.items():
-                found = _pool([cell for cell in cells if _belongs(cell, phase)], label, phase)
+                found = _pool(_of_phase(cells, phase), label, phase)
                 if found:
                     pooled[label, phase, arm, ratio] = found
     return Sweep(record, places, pooled)
@@ -187,10 +186,16 @@ def _arm(cell: Record) -> Arm:
     return Arm(cell["kind"], cell["criterion"], words, variant.get("samples"))
 
 
-def _rank(arm: Arm, criteria: Sequence[str]) -> tuple[int, bool, int, str]:
-    """Order of the rows: dense, then criterion by criterion, plain before variants, from scratch last."""
+def _rank(arm: Arm, criteria: Sequence[str]) -> tuple[int, int, str]:
+    """Order of the rows: dense, then criterion by criterion, plain before variants."""
     place = criteria.index(arm.criterion) if arm.criterion in criteria else len(criteria)
-    return (-1 if arm == DENSE else place, arm.kind == "scratch", arm.samples or 0, arm.variant or "")
+    return (-1 if arm == DENSE else place, arm.samples or 0, arm.variant or "")
+
+
+def _of_phase(cells: Sequence[Record], phase: Phase) -> tuple[Record, ...]:
+    """One cell per seed: where a cut was made both with recovery and without, the first has both measurements."""
+    found = {cell["seed"]: cell for recovered in (False, True) for cell in cells if cell["recovered"] is recovered}
+    return tuple(found[seed] for seed in sorted(found) if _belongs(found[seed], phase))
 
 
 def _belongs(cell: Record, phase: Phase) -> bool:
