@@ -107,7 +107,7 @@ def engine_seconds():
     return {"trace_s": traced - started, "allocate_s": allocated - traced, "remove_and_prove_s": removed - allocated}
 
 
-def latency(width, *, targets=_TARGETS, seconds=60.0):
+def latency(width, *, targets=_TARGETS, seconds=20.0):
     """Dense, uniform width, L2 and Taylor at every budget; Taylor on batches of noise, untrained weights."""
     torch.manual_seed(0)
     example = torch.zeros(1, 3, _SIDE, _SIDE)
