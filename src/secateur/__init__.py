@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from secateur.prune.criteria.taylor import TaylorMode as TaylorMode
     from secateur.prune.criteria.uniform_width import UniformWidth as UniformWidth
     from secateur.prune.evidence import Evidence as Evidence
+    from secateur.prune.in_place import remove_ as remove_
     from secateur.prune.plan import PruningPlan as PruningPlan
     from secateur.prune.surgery import remove as remove
     from secateur.prune.surgery import remove_with_proof as remove_with_proof
@@ -51,6 +52,7 @@ _HOMES = {
     "Evidence": "prune.evidence",
     "PruningPlan": "prune.plan",
     "remove": "prune.surgery",
+    "remove_": "prune.in_place",
     "remove_with_proof": "prune.surgery",
     "trace": "prune.trial",
     "load": "store.networks",

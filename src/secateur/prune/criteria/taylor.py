@@ -14,7 +14,8 @@ from secateur.errors import EvidenceError
 from secateur.graph.copying import safe_copy
 from secateur.graph.records import ChannelGraph, GroupId
 from secateur.prune.criteria.criterion import Criterion
-from secateur.prune.evidence import Batch, Evidence, Loss, Scores
+from secateur.prune.evidence import Batch, Evidence, Loss, Scores, Tally, tallied
+from secateur.prune.processes import number_among_all
 from secateur.prune.reads import ReadSite, contributions, unit_terms
 
 _COUPLING_TOLERANCE = 1e-3  # of the gradient's norm; float32 rounding is a thousand times smaller
@@ -73,7 +74,7 @@ class RandomGradient(OutputGradient):
         """Independent standard normal values."""
         noise = torch.empty(output.shape, dtype=torch.float64)
         for index, sample in enumerate(noise, start=first):
-            mixed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
+            mixed = int(np.random.SeedSequence((self.seed, number_among_all(index))).generate_state(1)[0])
             sample.normal_(generator=torch.Generator().manual_seed(mixed))
         return noise.to(output)
 
@@ -123,6 +124,17 @@ class TaylorFirstOrder(Criterion):
             return Scores({})
         twin = safe_copy(model).eval().requires_grad_(False)
         twin.zero_grad(set_to_none=True)
+        tally = tallied(lambda: self._tally(twin, graph, evidence))
+        if tally.samples == tally.zero_gradients:
+            raise EvidenceError(
+                f"all {tally.samples} samples give a zero gradient at the output; "
+                f"give at least one batch on which the loss is not flat."
+            )
+        means = {group: total / tally.samples for group, total in tally.totals.items()}
+        return Scores(means, samples=tally.samples, zero_gradients=tally.zero_gradients)
+
+    def _tally(self, twin: nn.Module, graph: ChannelGraph, evidence: Evidence) -> Tally:
+        """Add up the terms of this process's samples."""
         totals = {group.id: torch.zeros(group.width, dtype=torch.float64) for group in graph.groups}
         samples = zeros = 0
         for arguments, target in evidence.batches:
@@ -131,12 +143,7 @@ class TaylorFirstOrder(Criterion):
                 totals[group] += self._of_change(change).sum(0).cpu()
             samples += next(iter(terms.values())).shape[0]
             zeros += zero
-        if samples == zeros:
-            raise EvidenceError(
-                f"all {samples} samples give a zero gradient at the output; "
-                f"give at least one batch on which the loss is not flat."
-            )
-        return Scores({group: t / samples for group, t in totals.items()}, samples=samples, zero_gradients=zeros)
+        return Tally(totals, samples, zeros)
 
     def settings(self) -> dict[str, Any]:
         """The fields as JSON values, and those of the gradient, such as its seed."""
