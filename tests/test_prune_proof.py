@@ -32,12 +32,22 @@ def shifted(piece):
 
 
 def moved_by(offset):
-    return lambda piece: replace(piece, positions=tuple(position + offset for position in piece.positions))
+    def change(piece):
+        size = max(piece.positions) + 1
+        return replace(piece, positions=tuple((position + offset) % size for position in piece.positions))
+
+    return change
 
 
 def swapped(piece):
     """Units 0 and 1 change places."""
     return replace(piece, units=(1, 0, *piece.units[2:]))
+
+
+def without_values(piece):
+    """A third of the positions, those of the values, stay with unit 0."""
+    pairs = [(p, u) for p, u in zip(piece.positions, piece.units, strict=True) if p < 12 or u]
+    return replace(piece, positions=tuple(p for p, _ in pairs), units=tuple(u for _, u in pairs))
 
 
 def dropped(piece):
@@ -59,6 +69,17 @@ FAULTS = {
     "swapped units in a filter": ("residual", "first", "conv.weight", Role.WRITE, swapped),
     "swapped units in a read": ("residual", "first", "last.weight", Role.READ, swapped),
     "wrong index in a grouped read": ("grouped", "first", "grouped.weight", Role.READ, swapped),
+    "a head's wrong rows": ("attention", "qkv", "qkv.weight", Role.WRITE, moved_by(2)),
+    "a head's rows of the values forgotten": ("attention", "qkv", "qkv.weight", Role.WRITE, without_values),
+    "a head's wrong columns": ("attention", "qkv", "proj.weight", Role.READ, swapped),
+    "forgotten number of heads": ("attention", "qkv", "num_heads", Role.WIDTH, dropped),
+    "a head's wrong column of positions": ("window_attention", "qkv", "table", Role.TIED, swapped),
+    "wrong norm group": ("group_normed", "first", "norm.weight", Role.TIED, shifted),
+    "forgotten number of norm groups": ("group_normed", "first", "norm.num_groups", Role.WIDTH, dropped),
+    "wrong half of a gate": ("chunked_gate", "conv", "conv.weight", Role.WRITE, shifted),
+    "wrong pixels": ("pixel_shuffled", "up", "up.weight", Role.WRITE, moved_by(2)),
+    "wrong index in a transposed depthwise filter": ("transposed_depthwise", "first", "up.bias", Role.TIED, shifted),
+    "wrong index in a position embedding": ("perceptron", "embed", "position", Role.TIED, swapped),
     "wrong index in a depthwise filter": ("depthwise", "first", "depthwise.weight", Role.WRITE, swapped),
 }
 
@@ -160,3 +181,28 @@ def test_an_empty_plan_is_bitwise_the_identity():
             before, after = model.state_dict(), small.state_dict()
             torch.testing.assert_close(after, before, rtol=0, atol=0)
             assert repr(small) == repr(model)
+
+
+class Hungry(nn.Module):
+    """Runs out of memory as soon as it is smaller."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)
+        self.error = error
+
+    def forward(self, x):
+        x = self.first(x)
+        if x.shape[1] < 4:
+            raise self.error
+        return self.last(x)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_lack_of_memory_says_nothing_of_a_group(error):
+    from secateur.prune.trial import trace
+
+    with pytest.raises(type(error), match="memory"):
+        trace(Hungry(error), torch.randn(1, 3, 8, 8))

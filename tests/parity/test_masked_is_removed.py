@@ -15,7 +15,13 @@ from secateur.prune.criteria import CRITERIA
 from secateur.prune.evidence import Evidence
 from secateur.prune.surgery import cut_, remove
 
-PINNED = ("transposed_grouped", "computed_kernel", "stacked", "widths_together")  # no group is left of these
+PINNED = (
+    "computed_kernel",
+    "stacked",
+    "widths_together",
+    "standardised_kernel",
+    "width_of_the_stream",
+)  # no group is left of these
 PRUNABLE = [name for name in ZOO if name not in PINNED]
 seeds = st.integers(1, 2**32 - 1)
 fresh_or_not = pytest.mark.parametrize("fresh", [True, False])

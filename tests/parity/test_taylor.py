@@ -275,5 +275,5 @@ def test_units_that_the_main_output_does_not_read_score_zero():
 
 
 def test_a_network_without_groups_has_no_scores():
-    model, graph = traced("transposed_grouped")
+    model, graph = traced("computed_kernel")
     assert TaylorFirstOrder().score(model, graph, Evidence([], loss)) == {}

@@ -5,6 +5,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.graph.records import ChannelGraph
@@ -13,8 +14,8 @@ _FLOPS_PER_MAC = 2
 
 
 def graph_macs(graph: ChannelGraph) -> int:
-    """Multiply-adds of one sample of the traced size: convolutions and linear layers, biases not counted."""
-    return sum(prod(graph.shapes[layer.weight]) * layer.positions for layer in graph.layers)
+    """Multiply-adds of one sample of the traced size: layers and products of activations, biases not counted."""
+    return sum(layer.macs(graph.shapes.get(layer.weight, ())) for layer in graph.layers)
 
 
 def graph_params(graph: ChannelGraph) -> int:
@@ -35,12 +36,12 @@ def count_macs(model: nn.Module, example: Tensor | Sequence[Tensor]) -> int:
 def macs_by_module(model: nn.Module, example: Tensor | Sequence[Tensor]) -> list[tuple[str, int]]:
     """(module, multiply-adds per sample) of every leaf module that multiplies, by torch's counter.
 
-    The network runs once in eval mode, without gradients; its mode is restored.
+    The network runs once in eval mode, without gradients, fused attention taken apart; its mode is restored.
     """
     arguments = (example,) if isinstance(example, Tensor) else tuple(example)
     modes = {module: module.training for module in model.modules()}
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             model.eval()(*arguments)
     finally:
         for module, training in modes.items():
@@ -81,14 +82,14 @@ class WidthCost:
 
     def macs(self, removed: Sequence[int]) -> int:
         """Multiply-adds per sample after removing ``removed[g]`` units of group g."""
-        return sum(self._size(layer.weight, removed) * layer.positions for layer in self._layers)
+        return sum(layer.macs(self._shape(layer.weight, removed)) for layer in self._layers)
 
     def params(self, removed: Sequence[int]) -> int:
         """Parameters after removing ``removed[g]`` units of group g."""
-        return sum(self._size(name, removed) for name in self._parameters)
+        return sum(prod(self._shape(name, removed)) for name in self._parameters)
 
-    def _size(self, tensor: str, removed: Sequence[int]) -> int:
-        shape = list(self._shapes[tensor])
+    def _shape(self, tensor: str, removed: Sequence[int]) -> list[int]:
+        shape = list(self._shapes.get(tensor, ()))
         for dim, group, per_unit in self._per_unit.get(tensor, ()):
             shape[dim] -= per_unit * removed[group]
-        return prod(shape)
+        return shape

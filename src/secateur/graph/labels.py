@@ -27,16 +27,17 @@ class LabelSpace:
     """
 
     def __init__(self) -> None:
-        self._parents: list[int] = []
+        self._parents: Labels = np.arange(0, dtype=np.int64)
+        self._count = 0
+        self._pending: list[tuple[Labels, Labels]] = []
         self._slots: dict[tuple[str, int], tuple[Role, Labels]] = {}
-        self._pins: dict[int, Reason] = {}
-        self._spread: list[int] = []
+        self._pins: list[tuple[Labels, Reason]] = []
+        self._spread: list[Labels] = []
 
     def fresh(self, count: int) -> Labels:
         """``count`` new labels."""
-        first = len(self._parents)
-        self._parents.extend(range(first, first + count))
-        return np.arange(first, first + count, dtype=np.int64)
+        self._count += count
+        return np.arange(self._count - count, self._count, dtype=np.int64)
 
     def slot(self, tensor: str, dim: int, role: Role, size: int) -> Labels:
         """The labels along dimension ``dim`` of ``tensor``, made on first use."""
@@ -50,52 +51,67 @@ class LabelSpace:
             yield tensor, dim, role, self.representatives(labels)
 
     def unite(self, first: Labels, second: Labels) -> None:
-        """Tie the labels of two arrays of equal length, one by one."""
-        if len(first) != len(second):
-            raise ValueError(f"cannot tie {len(first)} labels to {len(second)}")
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            root_a, root_b = self._find(a), self._find(b)
-            if root_a != root_b:
-                self._parents[max(root_a, root_b)] = min(root_a, root_b)
+        """Tie the labels of two arrays of one shape, one by one."""
+        if first.shape != second.shape:
+            raise ValueError(f"cannot tie labels of shape {first.shape} to {second.shape}")
+        self._pending.append((first.reshape(-1), second.reshape(-1)))
 
     def pin(self, labels: Labels, module: str, text: str) -> None:
         """Record that ``labels`` must stay; the first reason given for a label is the one shown."""
-        for label in labels.tolist():
-            self._pins.setdefault(label, Reason(module, text))
+        self._pins.append((labels.reshape(-1), Reason(module, text)))
 
     def spread(self, labels: Labels) -> None:
         """Record a channel that is broadcast over all others: at least one such channel has to stay."""
-        self._spread.extend(labels.tolist())
+        self._spread.append(labels.reshape(-1))
 
     def spread_representatives(self) -> set[int]:
         """The representatives of every channel that is broadcast over others."""
-        return {self._find(label) for label in self._spread}
+        return {label for labels in self._spread for label in self.representatives(labels).tolist()}
 
     def pins(self) -> dict[int, Reason]:
         """The reason per pinned representative."""
         reasons: dict[int, Reason] = {}
-        for label, reason in self._pins.items():
-            reasons.setdefault(self._find(label), reason)
+        for labels, reason in self._pins:
+            for label in np.unique(self.representatives(labels)).tolist():
+                reasons.setdefault(label, reason)
         return reasons
 
     def representatives(self, labels: Labels) -> Labels:
-        """The label that stands for each label's united set."""
-        return np.array([self._find(label) for label in labels.tolist()], dtype=np.int64)
+        """The label that stands for each label's united set, the smallest of them; same shape."""
+        self._settle()
+        return self._parents[labels]
 
-    def _find(self, label: int) -> int:
-        parents = self._parents
-        while parents[label] != label:
-            parents[label] = parents[parents[label]]
-            label = parents[label]
-        return label
+    def _settle(self) -> None:
+        """Work in what was united since: edges pull the larger root to the smaller one until nothing moves."""
+        if len(self._parents) < self._count:
+            self._parents = np.concatenate([self._parents, np.arange(len(self._parents), self._count, dtype=np.int64)])
+        if not self._pending:
+            return
+        first, second = (np.concatenate(side) for side in zip(*self._pending, strict=True))
+        self._pending = []
+        while True:
+            roots = self._parents[first], self._parents[second]
+            if np.array_equal(*roots):
+                return
+            np.minimum.at(self._parents, np.maximum(*roots), np.minimum(*roots))
+            while not np.array_equal(self._parents, hops := self._parents[self._parents]):
+                self._parents = hops
 
 
 @dataclass(frozen=True)
 class Channels:
-    """A tensor whose dimension ``dim`` carries ``labels``, one per index."""
+    """What a tensor's elements belong to: ``labels`` has the tensor's rank and broadcasts to its shape.
 
-    dim: int
+    A dimension along which the labels do not vary has size 1; channels along dimension 1 of ``(N, C, H, W)`` are
+    labels of shape ``(1, C, 1, 1)``, attention heads of ``(N, heads, tokens, C)`` have ``(1, heads, 1, C)``.
+    """
+
     labels: Labels
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimensions along which the labels vary."""
+        return tuple(dim for dim, size in enumerate(self.labels.shape) if size > 1)
 
 
 @dataclass(frozen=True)
@@ -108,3 +124,8 @@ class ParameterValue:
 
 Value = Channels | ParameterValue | None | Sequence["Value"]
 """What is known of a value in the graph: labelled channels, a parameter, nothing (no labels), or several."""
+
+
+def along(labels: Labels, dim: int, rank: int) -> Labels:
+    """A line of labels as those of a tensor of ``rank`` dimensions that vary along ``dim`` only."""
+    return labels.reshape(*(-1 if axis == dim else 1 for axis in range(rank)))

@@ -1,9 +1,10 @@
 """What tracing finds, as plain data: groups of channels, the tensors that hold them, pins, and layers."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from math import prod
 from typing import NewType
 
 import torch
@@ -19,7 +20,7 @@ class Role(Enum):
     WRITE = "write"  # produces them: the output dimension of a convolution
     TIED = "tied"  # follows them: biases, norms, running statistics
     READ = "read"  # consumes them: the input dimension of a convolution
-    WIDTH = "width"  # only counts them: a norm without parameters that remembers ``num_features``
+    WIDTH = "width"  # only counts them: ``num_heads`` of an attention, ``num_groups`` of a norm
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,19 @@ class Pin:
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of a convolution or linear layer: each weight is used ``positions`` times per sample."""
+    """One multiplying call: it costs ``positions`` multiply-adds per sample for every element of ``weight``.
+
+    A product of two activations costs them for every index along ``dims`` of a weight that shrinks as it does, or, with
+    no dimension, a fixed number.
+    """
 
     weight: str
     positions: int
+    dims: tuple[int, ...] | None = None  # of ``weight``; None: all
+
+    def macs(self, shape: Sequence[int]) -> int:
+        """Multiply-adds per sample when the weight has this shape."""
+        return self.positions * prod(shape if self.dims is None else (shape[dim] for dim in self.dims))
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,61 @@ def prove(
                 proof = _compare(proof, f"{weights}/{mode}", before, after, graph, kept, inputs)
         reads, untested = _untested_reads(random_dense, graph, kept, inputs)
         proof = replace(proof, reads=reads, untested=untested)
-    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        proof = replace(proof, passed=False, failure=f"the smaller network does not run ({error})")
+    except _BREAKS as error:
+        proof = replace(proof, passed=False, failure=_does_not_run(error))
     return replace(proof, seconds=time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How masked and removed network differ, and the module in which the smaller one stopped, if it did."""
+
+    text: str
+    module: str | None = None
+
+
+class Trial:
+    """The part of a proof that finds wrong groups, for many removals from one network with random weights."""
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, cut: Cut) -> None:
+        self._dense = safe_copy(model).double()
+        randomise_(self._dense, seed=0)
+        self._graph, self._cut = graph, cut
+        self._inputs = random_inputs(graph.patch, like=model, seed=1, dtype=torch.float64)
+
+    def disagreement(self, kept: Kept) -> Disagreement | None:
+        """What is wrong when only ``kept`` stays; None where both networks agree in both modes."""
+        small = safe_copy(self._dense)
+        proof = Proof(True, 0.0, 0.0, (), 0, (), "", 0.0)
+        try:
+            self._cut(small, self._graph, kept)
+            for mode in ("eval", "train"):
+                proof = _compare(proof, mode, self._dense, small, self._graph, kept, self._inputs)
+                if not proof.passed:
+                    return Disagreement(proof.failure)
+        except _BREAKS as error:
+            return Disagreement(_does_not_run(error), _where(error, small))
+        return None
+
+
+_BREAKS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+
+
+def _does_not_run(error: Exception) -> str:
+    """The failure in one line; a lack of memory says nothing of the network and is raised on."""
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        raise error
+    return f"the smaller network does not run ({next(iter(str(error).strip().splitlines()), type(error).__name__)})"
+
+
+def _where(error: Exception, model: nn.Module) -> str | None:
+    """The innermost module whose own code the error passed through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
 
 
 def randomise_(model: nn.Module, *, seed: int) -> None:
@@ -192,4 +244,6 @@ class _NoDropout(TorchFunctionMode):
     ) -> Any:
         if func in self._dropouts:
             return args[0] if args else (kwargs or {})["input"]
+        if func is F.scaled_dot_product_attention:
+            kwargs = {**(kwargs or {}), "dropout_p": 0.0}
         return func(*args, **(kwargs or {}))

@@ -16,9 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from secateur.graph.records import ChannelGraph, GroupId, Kept
 
-_CONSUMERS = {
-    F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear,
-}  # fmt: skip
+_CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
+_PRODUCTS = {F.linear, torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}  # along the last dimension
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,12 @@ class GatedReads(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _CONSUMERS:
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
+        if func in _CONVOLUTIONS or func in _PRODUCTS:
+            weight: Any = args[1] if len(args) > 1 else kwargs.get("weight")
             site = self._sites.get(id(weight))
             if site is not None:
                 read = args[0] if args else kwargs["input"]
-                dim = read.ndim - 1 if func is F.linear else read.ndim - weight.ndim + 1
+                dim = read.ndim - weight.ndim + 1 if func in _CONVOLUTIONS else read.ndim - 1
                 gated = self._gate(site, read, dim)
                 if args:
                     args = (gated, *args[1:])
@@ -114,16 +113,25 @@ def contributions(model: nn.Module, graph: ChannelGraph, report: Callable[[ReadS
     """While active, a backward pass hands ``report`` the gradient of every read's gate at 1.
 
     That is, per sample and input channel, the sum over positions of activation times gradient, ``(N, C_in)``. It
-    is reported from inside the backward pass, which costs no memory beyond what the pass itself keeps.
+    is reported from inside the backward pass, which costs no memory beyond what the pass itself keeps. Where a
+    consumer reads several windows of each sample, one sample's after the other's, their terms are added.
     """
     anchor = torch.zeros((), requires_grad=True)
+    samples: list[int] = []
 
     def gate(site: ReadSite, read: Tensor, dim: int) -> Tensor:
-        result: Tensor = _ReportGateGradient.apply(read, anchor, dim, lambda terms: report(site, terms))  # type: ignore[no-untyped-call]
+        count = samples[-1] if samples and len(read) % samples[-1] == 0 else len(read)
+        result: Tensor = _ReportGateGradient.apply(  # type: ignore[no-untyped-call]
+            read, anchor, dim, lambda terms: report(site, terms.reshape(count, -1, terms.shape[1]).sum(1))
+        )
         return result
 
-    with GatedReads(model, graph, gate):
-        yield
+    hook = model.register_forward_pre_hook(lambda _, args: samples.extend(map(len, args[:1])))
+    try:
+        with GatedReads(model, graph, gate):
+            yield
+    finally:
+        hook.remove()
 
 
 class _ReportGateGradient(torch.autograd.Function):
@@ -169,6 +177,7 @@ def _scale(site: ReadSite, read: Tensor, dim: int, gates: Mapping[GroupId, Tenso
     factors = factors.repeat(*(1,) * (factors.ndim - 1), convolution_groups)
     shape = [1] * read.ndim
     shape[dim] = factors.shape[-1]
-    if factors.ndim == 2:
-        shape[0] = factors.shape[0]
+    if factors.ndim == 2:  # one row per sample, of which a consumer may read several windows
+        factors = factors.repeat_interleave(len(read) // len(factors), 0)
+        shape[0] = len(factors)
     return read * factors.reshape(shape)

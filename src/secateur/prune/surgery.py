@@ -87,8 +87,9 @@ def _remember_widths_(module: nn.Module, *, depthwise: bool) -> None:
     """Bring a module's record of its own widths (``out_channels``, ``num_features``, ...) in line with its weight."""
     if isinstance(module, nn.modules.conv._ConvNd):
         outer, inner = (1, 0) if module.transposed else (0, 1)
-        if depthwise and module.groups == module.in_channels > 1 and not module.transposed:
-            module.groups = module.weight.shape[0] // (module.out_channels // module.in_channels)
+        if depthwise and module.groups == module.in_channels > 1:
+            multiplier = 1 if module.transposed else module.out_channels // module.in_channels
+            module.groups = module.weight.shape[0] // multiplier
         module.out_channels = module.weight.shape[outer] * (module.groups if module.transposed else 1)
         module.in_channels = module.weight.shape[inner] * (1 if module.transposed else module.groups)
     elif isinstance(module, nn.Linear):
@@ -97,15 +98,22 @@ def _remember_widths_(module: nn.Module, *, depthwise: bool) -> None:
         held = module.weight if module.weight is not None else module.running_mean
         if held is not None:
             module.num_features = held.shape[0]
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        module.num_channels = module.weight.shape[0]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = module.weight.shape[0]
 
 
 def _count_fewer_(model: nn.Module, attribute: str, fewer: int) -> None:
-    """Lower a module's own count of channels; norms called as functions have none."""
+    """Lower a module's own count of channels, norm groups or heads; ``axes_lengths[name]`` is an einops layer's."""
     path, _, name = attribute.rpartition(".")
     module = model.get_submodule(path)
-    if isinstance(module, nn.modules.batchnorm._NormBase):
+    if name.startswith("axes_lengths["):
+        axis = name.partition("[")[2].removesuffix("]")
+        lengths: dict[str, int] = {**module.__dict__["axes_lengths"]}
+        lengths[axis] -= fewer
+        module.__dict__.update(axes_lengths=lengths, _axes_lengths=tuple(lengths.items()))
+    else:
         setattr(module, name, getattr(module, name) - fewer)
 
 

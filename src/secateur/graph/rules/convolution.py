@@ -5,20 +5,23 @@ Weights are (C_out, C_in / groups, *kernel); transposed ones (C_in, C_out / grou
 
 from math import prod
 
-from secateur.graph.labels import Channels, Labels, ParameterValue, Value
+import numpy as np
+
+from secateur.graph.labels import Channels, Labels, ParameterValue, Value, along
 from secateur.graph.records import Role
 from secateur.graph.walk import Call
 
 
 def convolution(call: Call) -> Value:
     """Plain, grouped and depthwise convolution."""
-    weight = call.value("weight")
+    weight, channel_dim = call.value("weight"), _channel_dim(call)
+    positions = _positions(call.out_shape(), channel_dim)
     if not isinstance(weight, ParameterValue):
+        call.multiplies_activations(positions * prod(call.shape("weight")))
         return call.unknown()
-    channel_dim = len(call.shape("input")) - (len(weight.shape) - 1)
     groups = int(call.constant("groups"))
-    call.multiplies(weight, _positions(call.out_shape(), channel_dim))
-    incoming = call.channels("input", channel_dim)
+    call.multiplies(weight, positions)
+    incoming = call.line("input", channel_dim)
     written = call.slot(weight, 0, Role.WRITE)
     if groups == 1:
         call.space.unite(incoming, call.slot(weight, 1, Role.READ))
@@ -31,16 +34,22 @@ def convolution(call: Call) -> Value:
 
 
 def transposed_convolution(call: Call) -> Value:
-    """Transposed convolution; grouped ones keep their channels."""
-    weight = call.value("weight")
+    """Transposed convolution: group g of the inputs makes group g of the outputs, index k of each has slice k."""
+    weight, channel_dim = call.value("weight"), _channel_dim(call)
+    positions = _positions(call.shape("input"), channel_dim)
     if not isinstance(weight, ParameterValue):
+        call.multiplies_activations(positions * prod(call.shape("weight")))
         return call.unknown()
-    channel_dim = len(call.shape("input")) - (len(weight.shape) - 1)
-    call.multiplies(weight, _positions(call.shape("input"), channel_dim))
-    if int(call.constant("groups")) != 1:
-        return call.unknown()
-    call.space.unite(call.channels("input", channel_dim), call.slot(weight, 0, Role.READ))
-    return with_bias(call, call.slot(weight, 1, Role.WRITE), channel_dim)
+    groups = int(call.constant("groups"))
+    call.multiplies(weight, positions)
+    incoming = call.line("input", channel_dim)
+    if groups == weight.shape[0] > 1:  # depthwise: output i * r + k belongs to input i
+        call.space.unite(incoming, call.slot(weight, 0, Role.WRITE))
+        return with_bias(call, incoming.repeat(weight.shape[1]), channel_dim)
+    call.space.unite(incoming, call.slot(weight, 0, Role.READ))
+    if groups > 1:
+        _tie_groups(call, incoming, incoming[: len(incoming) // groups], groups)
+    return with_bias(call, np.tile(call.slot(weight, 1, Role.WRITE), groups), channel_dim)
 
 
 def with_bias(call: Call, written: Labels, channel_dim: int) -> Value:
@@ -50,7 +59,11 @@ def with_bias(call: Call, written: Labels, channel_dim: int) -> Value:
         call.space.unite(written, call.slot(bias, 0, Role.TIED))
     elif "bias" in call:
         call.space.pin(written, call.module, "the bias is computed, not a parameter")
-    return Channels(channel_dim, written)
+    return Channels(along(written, channel_dim, len(call.out_shape())))
+
+
+def _channel_dim(call: Call) -> int:
+    return len(call.shape("input")) - (len(call.shape("weight")) - 1)
 
 
 def _tie_groups(call: Call, labels: Labels, first_group: Labels, groups: int) -> None:

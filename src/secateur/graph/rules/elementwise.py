@@ -1,18 +1,19 @@
-"""Operators that map each element by itself. The list is explicit: nothing is guessed to be elementwise."""
+"""Operators that leave a tensor as it is or make one from nothing, and the one activation that has weights."""
 
-from secateur.graph.labels import Channels, ParameterValue, Value
+import numpy as np
+
+from secateur.graph.labels import Channels, ParameterValue, Value, along
 from secateur.graph.records import Role
 from secateur.graph.walk import Call
 
 
-def elementwise(call: Call) -> Value:
-    """Channels pass through; a parameter so treated is no longer one that can be cut."""
-    value = call.value("self") if "self" in call else call.value("input")
-    return call.unknown() if isinstance(value, ParameterValue) else value
+def renamed(call: Call) -> Value:
+    """The same tensor by another name, a parameter still a parameter."""
+    return call.value("self")
 
 
 def no_channels(call: Call) -> Value:
-    """A tensor made from nothing, such as random numbers of a given shape."""
+    """A tensor made from nothing but shapes, such as random numbers; or nothing at all, such as an assertion."""
     return None
 
 
@@ -22,7 +23,8 @@ def prelu(call: Call) -> Value:
     if not isinstance(slope, ParameterValue):
         return call.unknown()
     if slope.shape in ((), (1,)):
-        return elementwise(call)
-    incoming = call.channels("self", 1)
+        call.touch(slope)
+        return call.value("self")
+    incoming = call.line("self", 1)
     call.space.unite(incoming, call.slot(slope, 0, Role.TIED))
-    return Channels(1, incoming)
+    return Channels(along(np.asarray(incoming), 1, len(call.out_shape())))

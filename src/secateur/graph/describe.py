@@ -1,0 +1,80 @@
+"""What a person wants to know of each group: what ties it together, and how much of the network it touches."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from secateur.graph.records import ChannelGraph, ChannelGroup, Role
+
+_SHOWN = 2  # modules named per cell of the table
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """One group in words.
+
+    Attributes:
+        written_by: modules that produce its channels; several are tied by an addition or a shared module.
+        followed_by: norms and the like that hold one value per channel.
+        read_by: modules that consume its channels.
+        macs_share: of the network's multiply-adds, those of layers that write or read the group; shares of several
+            groups overlap, since a layer reads one and writes another.
+        params_share: the same of parameters.
+    """
+
+    group: ChannelGroup
+    written_by: tuple[str, ...]
+    followed_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    macs_share: float
+    params_share: float
+
+
+def describe(graph: ChannelGraph) -> tuple[GroupFacts, ...]:
+    """The facts of every group, in the order of execution."""
+    macs = _macs(graph)
+    params = sum(prod(graph.shapes[name]) for name in graph.parameters)
+    return tuple(_facts(graph, group, macs, params) for group in graph.groups)
+
+
+def table(graph: ChannelGraph) -> str:
+    """Groups and pinned channels as lines of text."""
+    facts = describe(graph)
+    width = max([len(entry.group.id) for entry in facts] + [5])
+    rows = [f"{'group':{width}} {'channels':>8} {'MACs':>6} {'params':>6}  written by <- tied with; read by"]
+    rows += [
+        f"{entry.group.id:{width}} {entry.group.width:8d} {entry.macs_share:6.1%} {entry.params_share:6.1%}  "
+        f"{_some(entry.written_by)} <- {_some(entry.followed_by)}; {_some(entry.read_by)}"
+        for entry in facts
+    ]
+    rows += [f"pinned: {pin.module or '(network)'} [{pin.channels}]: {pin.reason}" for pin in graph.pinned]
+    return "\n".join(rows)
+
+
+def _facts(graph: ChannelGraph, group: ChannelGroup, macs: int, params: int) -> GroupFacts:
+    tensors = {piece.tensor for piece in group.slices}
+    writers, readers, ties = (_modules(group, role) for role in (Role.WRITE, Role.READ, Role.TIED))
+    touched = replace(graph, layers=tuple(layer for layer in graph.layers if layer.weight in tensors))
+    own_params = sum(prod(graph.shapes[name]) for name in tensors & graph.parameters)
+    return GroupFacts(
+        group,
+        writers,
+        tuple(module for module in ties if module not in writers + readers),
+        readers,
+        _macs(touched) / macs if macs else 0.0,
+        own_params / params if params else 0.0,
+    )
+
+
+def _modules(group: ChannelGroup, role: Role) -> tuple[str, ...]:
+    """The modules in whose tensors the group has that role, each once."""
+    names = (piece.tensor.rpartition(".")[0] or piece.tensor for piece in group.slices if piece.role is role)
+    return tuple(dict.fromkeys(names))
+
+
+def _macs(graph: ChannelGraph) -> int:
+    return sum(layer.macs(graph.shapes.get(layer.weight, ())) for layer in graph.layers)
+
+
+def _some(modules: tuple[str, ...]) -> str:
+    more = f" +{len(modules) - _SHOWN}" if len(modules) > _SHOWN else ""
+    return ", ".join(modules[:_SHOWN]) + more or "-"
