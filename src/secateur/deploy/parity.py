@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, final
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from secateur.deploy.onnx import Batch, ExportedFile
-from secateur.deploy.runtimes import Array, Runtime, Target, TorchRunner, open_runner
+from secateur.deploy.pt2 import SUFFIX, ProgramRunner
+from secateur.deploy.runtimes import Array, Runner, Runtime, Target, TorchRunner, open_runner
 from secateur.errors import InputError, ParityError
 from secateur.metrics.overlap import overlap
 from secateur.records import Record
@@ -36,7 +36,7 @@ def check_parity(
     threads: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Record:
-    """Compare every exported file on ONNX Runtime and OpenVINO, in float32, with eager PyTorch.
+    """Compare every exported file with eager PyTorch, in float32: ONNX on ONNX Runtime and OpenVINO, ``.pt2`` on torch.
 
     A file passes on a runtime if no logit of any case differs by more than `RELATIVE_TOLERANCE` times the
     largest absolute logit of PyTorch over all cases. A mask can then change only where PyTorch's own decision
@@ -47,7 +47,7 @@ def check_parity(
         inputs: per case a float ``(1, C, H, W)``, preprocessed as for the network, all of one size.
         targets: per case the truth ``(H, W)``, bool for one class, integer classes for K classes. Without it,
             Dice is taken between the two predictions.
-        progress: called with the number of rows done and of all rows (files times runtimes).
+        progress: called with the number of rows done and of all rows (one per file and runtime).
 
     Returns:
         Record with the keys ``passed``, ``cases`` (how many), ``runtimes`` and ``files`` (``name, size_bytes,
@@ -69,10 +69,11 @@ def check_parity(
         raise ParityError("The network's logits are not finite in PyTorch, so nothing can be compared; train it again.")
     reference = _Reference(model, images, expected, targets, threads)
     rows: list[Record] = []
-    for file, target in product(files, SHIPPING):
+    pairs = [(file, target) for file in files for target in _targets(file)]
+    for file, target in pairs:
         rows.append(_compare(file, target, reference))
         if progress is not None:
-            progress(len(rows), len(files) * len(SHIPPING))
+            progress(len(rows), len(pairs))
     return {
         "passed": all(row["passed"] for row in rows),
         "cases": len(images),
@@ -150,7 +151,7 @@ def _run(file: ExportedFile, target: Target, reference: _Reference) -> list[tupl
     """The case number and the logits ``(1, K, H, W)`` of every sample that was run."""
     results: list[tuple[int, Array]] = []
     try:
-        runner = open_runner(target, model=reference.model, file=file.path, threads=reference.threads)
+        runner = _open(file, target, reference)
         for cases in reference.batches(file.batch):
             logits = runner.run(np.concatenate([reference.images[case] for case in cases]))
             results += zip(cases, np.split(logits, len(cases)), strict=True)
@@ -163,6 +164,17 @@ def _run(file: ExportedFile, target: Target, reference: _Reference) -> list[tupl
             "for, and export with the versions of constraints.txt."
         ) from error
     return results
+
+
+def _targets(file: ExportedFile) -> tuple[Target, ...]:
+    """What a file is run on."""
+    return (Target(runtime=Runtime.TORCH),) if file.path.suffix == SUFFIX else SHIPPING
+
+
+def _open(file: ExportedFile, target: Target, reference: _Reference) -> Runner:
+    if target.runtime is Runtime.TORCH:  # the file's program, not the network itself
+        return ProgramRunner(file.path, threads=reference.threads)
+    return open_runner(target, model=reference.model, file=file.path, threads=reference.threads)
 
 
 def _labels(logits: Array) -> Labels:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from secateur.errors import RecipeError
+from secateur.errors import InputError, RecipeError
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -33,10 +33,13 @@ class ModelSpec:
 
         Raises:
             RecipeError: the builder cannot be imported or called so, or what it returns is not a network.
+            InputError: what the builder itself raises of that kind.
         """
         builder = self._import()
         try:
             model = builder(**self.kwargs)
+        except InputError:  # a builder of ours, which says best itself what is wrong
+            raise
         except (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError, ImportError) as error:
             raise RecipeError(
                 f"{self.builder} cannot be called with {json.dumps(dict(self.kwargs))}: {error}"
