@@ -85,6 +85,18 @@ def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
     assert len((runs / "table.md").read_text().strip().splitlines()) >= 3
 
 
+def test_both_kinds_of_file_are_written_and_checked(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    code, _, err = run(monkeypatch, capsys, "export", "pruned", "--format", "onnx,pt2", "--cases", 1)
+    assert code == 0, err
+    parity = read_record(runs / "pruned" / "export" / "parity.json")
+    assert {(row["file"], row["runtime"]) for row in parity["runtimes"]} >= {
+        ("model.pt2", "torch"),
+        ("model.onnx", "openvino"),
+    }
+    assert parity["passed"]
+
+
 def test_a_cut_is_measured_as_it_left_the_network(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     code, _, err = run(monkeypatch, capsys, "evaluate", "pruned", "--before-recovery")
@@ -217,6 +229,10 @@ WRONG = {
     "rounds without recovery": (
         ["prune", "dense", "--rounds", "2", "--set", "pruning.recovery=null", "--out", "new"],
         "give a recovery",
+    ),
+    "an unknown export": (
+        ["export", "dense", "--format", "onnx,tflite"],
+        "no export format 'tflite'; give one of onnx, pt2",
     ),
     "budget of nothing": (["prune", "dense", "--macs-keep", "0", "--out", "new"], "greater than 0 .given: 0"),
     "budget out of reach": (["prune", "dense", "--macs-keep", "0.001", "--out", "new"], "cannot be reached.*keeps 0.0"),

@@ -4,7 +4,7 @@ Every stage reads run folders and writes its records there, so that any of them 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from secateur.data.cases import Case
 from secateur.data.dataset import PolypSet, to_input
 from secateur.data.sources import load_cases
 from secateur.deploy.frames import time_frames
-from secateur.deploy.onnx import export_onnx
+from secateur.deploy.onnx import ExportedFile, export_onnx
 from secateur.deploy.parity import check_parity, require_parity
+from secateur.deploy.pt2 import export_pt2
 from secateur.deploy.timing import NamedModel, time_models
 from secateur.errors import InputError, ProofError, RecordError
 from secateur.graph.copying import safe_copy
@@ -40,6 +41,10 @@ from secateur.train.loop import fit
 from secateur.train.progress import watched
 
 _TEST = "test"
+EXPORTS: Mapping[str, Callable[[nn.Module, torch.Tensor, Path], Sequence[ExportedFile]]] = {
+    "onnx": export_onnx,  # for ONNX Runtime and OpenVINO
+    "pt2": lambda model, image, folder: [export_pt2(model, image, folder)],  # for PyTorch, without secateur
+}
 _FRAMES = 20  # different ones that a stream is made of
 
 
@@ -179,16 +184,19 @@ def evaluate(
     return record
 
 
-def export(run: RunFolder, session: Session, *, cases: int = 20) -> Record:
-    """Write ONNX files and compare them with PyTorch on the first test cases.
+def export(run: RunFolder, session: Session, *, cases: int = 20, formats: Sequence[str] = ("onnx",)) -> Record:
+    """Write the network in each of ``formats`` (`EXPORTS`) and compare it with PyTorch on the first test cases.
 
     A difference raises `ParityError`; the record of it stays, the files do not.
     """
+    unknown = set(formats) - set(EXPORTS)
+    if unknown or not formats:
+        raise InputError(f"there is no export format {', '.join(sorted(unknown))!r}; give one of {', '.join(EXPORTS)}.")
     recipe = read_run_recipe(run)
     model = load(run.path)
     chosen = [case.read() for case in load_cases(recipe.data)[_TEST][:cases]]
     inputs = [to_input(image, recipe.data.size) for image, _ in chosen]
-    files = export_onnx(model, inputs[0], run.path / "export")
+    files = [file for name in dict.fromkeys(formats) for file in EXPORTS[name](model, inputs[0], run.path / "export")]
     record = check_parity(model, files, inputs, threads=recipe.bench.threads)
     write_record(run.path / "export" / "parity.json", record)
     run.note(session.command)
