@@ -1,6 +1,7 @@
 """A sweep: which cells it has, that each survives being stopped, and that failures are shown."""
 
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def test_a_cell_is_evaluated_before_and_after_recovery_and_counted(whole):
     assert {row["name"] for row in record["frames"]["rows"]} == {"seed-0/dense", "seed-0/taylor-50"}
     assert "taylor" in (out / "report.html").read_text(encoding="utf-8")
     assert read_record(out / "sweep.json") == {"schema": 1, **record}
+
+
+def test_its_page_is_made_again_from_the_record_alone(whole, tmp_path, monkeypatch, capsys):
+    shutil.copy(whole[0] / "sweep.json", tmp_path)
+    page, table = tmp_path / "page.html", tmp_path / "table.md"
+    code, _, err = run(monkeypatch, capsys, "report", tmp_path, "--out", page, "--markdown", table)
+    assert code == 0, err
+    assert "taylor" in page.read_text(encoding="utf-8")
+    assert "Mean Dice after recovery" in table.read_text(encoding="utf-8")
+    code, _, err = run(monkeypatch, capsys, "report", tmp_path, tmp_path, "--out", page)
+    assert (code, "give its folder alone" in err) == (2, True)
 
 
 @pytest.mark.parametrize("stop_at", [2, 5])
