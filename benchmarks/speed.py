@@ -1,6 +1,7 @@
 """Speed and memory of the engine, and latency of what it leaves: writes one JSON record.
 
     python benchmarks/speed.py benchmarks/records/speed.json
+    python benchmarks/speed.py benchmarks/records/latency.json "22.7 GMACs"    # latency alone, of the networks named
 
 Untrained networks: latency and scoring cost depend on widths, not on weights. Run it when nothing else runs, on a
 CPU that computes in bfloat16.
@@ -19,7 +20,7 @@ import secateur as sc
 from secateur.cost.macs import count_macs, count_params
 from secateur.deploy.timing import BenchRecipe, NamedModel, time_models
 from secateur.nets.reference import monai_unet
-from secateur.records import read_record, write_record
+from secateur.records import write_record
 from secateur.store.runs import surroundings
 
 _SIDE = 352
@@ -147,15 +148,13 @@ def main():
     if sys.argv[1] in ("plain", "scoring"):
         print(peak_mib(sys.argv[1]))
         return
-    record = {
-        **surroundings(),
-        "engine": engine_seconds(),
-        "scoring": scoring_seconds(),
-        "scoring_memory": scoring_memory(),
-        "latency": {name: latency(width) for name, width in _WIDTHS.items()},
-    }
-    write_record(Path(sys.argv[1]), record)
-    print({key: read_record(Path(sys.argv[1]))[key] for key in ("engine", "scoring", "scoring_memory")})
+    path, named = Path(sys.argv[1]), sys.argv[2:]
+    record = surroundings()
+    if not named:
+        record |= {"engine": engine_seconds(), "scoring": scoring_seconds(), "scoring_memory": scoring_memory()}
+        print(record["engine"], record["scoring"], record["scoring_memory"])
+    record["latency"] = {name: latency(width) for name, width in _WIDTHS.items() if not named or name in named}
+    write_record(path, record)
     print(table(record["latency"]))
 
 
