@@ -197,6 +197,8 @@ def export(run: RunFolder, session: Session, *, cases: int = 20, formats: Sequen
     chosen = [case.read() for case in load_cases(recipe.data)[_TEST][:cases]]
     inputs = [to_input(image, recipe.data.size) for image, _ in chosen]
     files = [file for name in dict.fromkeys(formats) for file in EXPORTS[name](model, inputs[0], run.path / "export")]
+    for earlier in {*(run.path / "export").glob("model*")} - {file.path for file in files}:
+        earlier.unlink()  # the record is of everything that lies there
     record = check_parity(model, files, inputs, threads=recipe.bench.threads)
     write_record(run.path / "export" / "parity.json", record)
     run.note(session.command)

@@ -107,9 +107,10 @@ def show_frames(record: Record) -> None:
 def show_inspection(record: Record) -> None:
     """Groups, pins, and the dry run."""
     dry = record.get("dry_run")
-    table = _table("group", "channels", "tensors", "reads", *(["would keep"] if dry else []))
+    table = _table("group", "channels", "MACs", "parameters", "tied together", *(["would keep"] if dry else []))
     for group in record["group_table"][:_ROWS]:
-        cells = [group["id"], str(group["width"]), str(group["tensors"]), str(group["reads"])]
+        tied = ", ".join([*group["written_by"], *group["followed_by"]])
+        cells = [group["id"], str(group["width"]), f"{group['macs_share']:.1%}", f"{group['params_share']:.1%}", tied]
         table.add_row(*cells, *([str(dry["kept"][group["id"]])] if dry else []))
     _console.print(table)
     if len(record["group_table"]) > _ROWS:
@@ -124,8 +125,10 @@ def show_inspection(record: Record) -> None:
     )
     if dry:
         _console.print(
-            f"dry run: keeps {dry['macs_keep_ratio']:.1%} of the MACs and {dry['params_keep_ratio']:.1%} of the "
-            f"parameters; at their floor: {', '.join(dry['at_floor']) or 'none'}",
+            f"dry run by {dry['criterion']}, nothing touched: {dry['macs'] / _MAC:.3f} GMACs "
+            f"({dry['macs_keep_ratio']:.1%}), {dry['params']:,} parameters ({dry['params_keep_ratio']:.1%}); floors: "
+            f"multiples of {dry['round_to']}, {dry['min_channels']} channels, {dry['min_keep_ratio']:.0%} of a width; "
+            f"at their floor: {', '.join(dry['at_floor']) or 'none'}",
             soft_wrap=True,
         )
 

@@ -127,13 +127,9 @@ class ChannelGraph:
         return replace(self, groups=groups, shapes=shapes)
 
     def __str__(self) -> str:
-        rows = [f"{'group':44} {'channels':>8} {'tensors':>8} {'reads':>6}"]
-        rows += [
-            f"{group.id:44} {group.width:8d} {len({piece.tensor for piece in group.slices}):8d} {len(group.reads()):6d}"
-            for group in self.groups
-        ]
-        rows += [f"pinned: {pin.module or '(network)'} [{pin.channels}]: {pin.reason}" for pin in self.pinned]
-        return "\n".join(rows)
+        from secateur.graph.describe import table  # which stands on these records
+
+        return table(self)
 
 
 def removed_positions(graph: ChannelGraph, kept: Kept) -> dict[tuple[str, int], set[int]]:
