@@ -1,0 +1,333 @@
+"""Speed and reach of the engine over the zoo, beside Torch-Pruning as shipped: writes one JSON record.
+
+    python benchmarks/engine.py benchmarks/records/engine.json [NAME ...]
+
+Every network has a process of its own, in which both engines work on it in turn. Networks of packages that are not
+installed are named and left out. The tables go to standard output, as Markdown. Run it when nothing else runs.
+"""
+
+import copy
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import secateur as sc
+from secateur.cost.macs import count_macs, graph_macs
+from secateur.graph.records import Role
+from secateur.prune.surgery import remove_with_proof
+from secateur.records import write_record
+from secateur.store.runs import surroundings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from masking import halving, scramble_, silenced
+from networks import MONAI, SHIPPED, Shipped
+from zoo_nnunet import NNUNET, nnunet
+from zoo_smp import SMP
+
+_LARGE = (32, 64, 128, 256, 320, 320)
+_NNUNET_L = {"features": _LARGE, "side": 64, "blocks": (1, 3, 4, 6, 6, 6)}
+ZOO: dict[str, Shipped] = {
+    **{name: Shipped(network, 1.0) for name, network in MONAI.items()},
+    **SHIPPED,
+    **NNUNET,
+    **SMP,
+    "nnunet_plain_3d_full": Shipped(
+        nnunet("PlainConvUNet", 3, features=_LARGE, side=64), 1.0, needs="dynamic_network_architectures"
+    ),
+    "nnunet_residual_3d_full": Shipped(
+        nnunet("ResidualEncoderUNet", 3, **_NNUNET_L), 1.0, needs="dynamic_network_architectures"
+    ),
+}
+_DEPTHS = (50, 100, 200, 400, 800, 1600)
+_KEEP_RATIO = 0.5
+_LIMIT_S = 300.0  # for both engines on one network
+_EXACT = 1e-9  # largest difference, relative to the largest output, in float64
+
+
+def member(name):
+    """Both engines on one network; a line of JSON after each, so that what is done survives the other's end."""
+    network = ZOO[name].network
+    torch.manual_seed(0)
+    model = network.build()
+    scramble_(model, seed=0)
+    example = network.inputs()
+    _warm_up()
+    print(json.dumps({"params": sum(p.numel() for p in model.parameters()), "macs": count_macs(model, example)}))
+    graph = None
+    for key, work in (("secateur", ours), ("torch_pruning", theirs)):
+        try:
+            found, graph = work(model, example, graph)
+            result = {"runs": True, **found}
+        except Exception as error:  # whatever a library raises is a result here
+            first = next(iter(str(error).strip().splitlines()), "")
+            result = {"runs": False, "failure": f"{type(error).__name__}: {first[:200]}"}
+        print(json.dumps({key: result}), flush=True)
+
+
+def _warm_up():
+    """The first export of a process imports much of torch: seconds and memory that no network is to blame for."""
+    chain, x = Chain(4), torch.zeros(1, 3, 16, 16)
+    graph = sc.trace(chain, x)
+    sc.remove(chain, graph, halving(graph))
+
+
+def ours(model, example, _):
+    """Trace, halve every group, and meet half of the MACs over all groups at once."""
+    before, model_mib = _reset_peak_mib(), _size_mib(model)
+    clock = Clock()
+    graph = sc.trace(model, example)
+    seconds = {"trace_s": clock.lap()}
+    uniform = halving(graph)
+    small, proof = remove_with_proof(model, graph, uniform)
+    seconds["remove_uniform_s"] = clock.lap()
+    plan = sc.allocate(graph, sc.L2Norm().score(model, graph), sc.MacsBudget(_KEEP_RATIO))
+    seconds["allocate_s"] = clock.lap()
+    sc.remove(model, graph, plan)
+    seconds["remove_s"] = clock.lap()
+    peak_mib = _status_mib("VmHWM") - before
+    free = sum(len(piece.positions) for g in graph.groups for piece in g.slices if piece.role is Role.WRITE)
+    difference = _difference(silenced(model, graph, uniform), small, example)
+    return {
+        **seconds,
+        "total_s": seconds["trace_s"] + seconds["allocate_s"] + seconds["remove_s"],
+        "macs_kept": graph_macs(graph.keep(uniform.kept)) / graph_macs(graph),
+        "removable": free / (free + sum(pin.channels for pin in graph.pinned)),
+        "max_rel_diff": difference,
+        "exact": difference < _EXACT,
+        "proof_max_rel_diff": proof.max_rel_diff,
+        "untested_reads": len(proof.untested),
+        "peak_mib": peak_mib,
+        "peak_over_model": peak_mib / model_mib,
+    }, graph
+
+
+def theirs(model, example, graph):
+    """Torch-Pruning: half of every layer, and half over all layers at once; the layers of the outputs are named to it.
+
+    How exactness is found: a removed element is known from the gradient, which is cut along with its parameter and
+    holds the numbers of the elements. A copy of the dense network in which those are zero must give the same outputs.
+    """
+    import torch_pruning
+
+    heads = {pin.module for pin in graph.pinned if pin.reason.startswith("network output")} if graph else set()
+    seconds, smaller = {}, {}
+    for kind in ("uniform", "global"):
+        twin = copy.deepcopy(model).eval()
+        for parameter in twin.parameters():
+            parameter.grad = torch.arange(parameter.numel()).reshape(parameter.shape).to(parameter)
+        clock = Clock()
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            twin,
+            example,
+            importance=torch_pruning.importance.MagnitudeImportance(p=2),
+            global_pruning=kind == "global",
+            pruning_ratio=0.5,
+            ignored_layers=[module for name, module in twin.named_modules() if name in heads],
+            in_channel_groups={},
+            out_channel_groups={},
+            num_heads={},
+            channel_groups={},
+        )
+        pruner.step()
+        seconds[f"{kind}_s"] = clock.lap()
+        smaller[kind] = twin
+    small = smaller["uniform"]
+    difference = _difference(_zeroed(model, small), small, example)
+    return {
+        **seconds,
+        "macs_kept": count_macs(small, example) / count_macs(model, example),
+        "max_rel_diff": difference,
+        "exact": difference < _EXACT,
+    }, graph
+
+
+def _zeroed(model, small):
+    """``model`` without the elements that the gradients in ``small`` do not name."""
+    twin = copy.deepcopy(model)
+    left = dict(small.named_parameters())
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            keep = torch.zeros(parameter.numel(), dtype=torch.bool)
+            keep[left[name].grad.long().flatten()] = True
+            parameter.mul_(keep.reshape(parameter.shape))
+    return twin
+
+
+def _difference(first, second, example):
+    """Largest difference of any output in eval mode and float64, relative to the largest value of that output."""
+    found = []
+    for model in (first, second):
+        with torch.no_grad():
+            leaves = pytree.tree_leaves(copy.deepcopy(model).double().eval()(*(x.double() for x in example)))
+        found.append([leaf for leaf in leaves if isinstance(leaf, Tensor)])
+    if [leaf.shape for leaf in found[0]] != [leaf.shape for leaf in found[1]]:
+        raise RuntimeError("the outputs have other shapes")
+    pairs = zip(*found, strict=True)
+    return max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-300)) for a, b in pairs)
+
+
+def depth(count):
+    """Seconds to trace ``count`` convolutions, each with a norm and an activation, every other one residual."""
+    torch.manual_seed(0)
+    model = Chain(count)
+    _warm_up()
+    clock = Clock()
+    sc.trace(model, torch.zeros(1, 3, 16, 16))
+    print(json.dumps({"convolutions": count, "trace_s": clock.lap()}))
+
+
+class Chain(nn.Module):
+    """A chain of convolutions; skips tie their channels in pairs."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.layers = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(count - 2)]
+        )
+        self.last = nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for number, layer in enumerate(self.layers):
+            x = x + layer(x) if number % 2 else layer(x)
+        return self.last(x)
+
+
+class Clock:
+    """Seconds since the last lap."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        passed, self._last = now - self._last, now
+        return passed
+
+
+def _reset_peak_mib():
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
+    return _status_mib("VmRSS")
+
+
+def _status_mib(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def _size_mib(model):
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
+
+
+def in_a_process(*arguments):
+    """What a run of this file in a process of its own prints, as one dictionary; ``stopped`` where time ran out."""
+    command = [sys.executable, __file__, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S)
+        text, stopped = done.stdout, done.stderr.strip()[-200:] if done.returncode else ""
+    except subprocess.TimeoutExpired as late:
+        text, stopped = (late.stdout or b"").decode(), f"over {_LIMIT_S:.0f} s"
+    found = {}
+    for line in text.splitlines():
+        found |= json.loads(line)
+    return {**found, **({"stopped": stopped} if stopped else {})}
+
+
+def totals(members):
+    """What the page says first: how many run and are exact, and the median seconds of either engine."""
+    found = {}
+    for engine, seconds in (("secateur", "total_s"), ("torch_pruning", "global_s")):
+        results = [member.get(engine, {"runs": False}) for member in members.values()]
+        ran = [result for result in results if result["runs"]]
+        found[engine] = {
+            "members": len(results),
+            "run": len(ran),
+            "exact": sum(result["exact"] for result in ran),
+            "median_s": statistics.median(result[seconds] for result in ran) if ran else None,
+            "worst_s": max((result[seconds] for result in ran), default=None),
+        }
+    both = [m for m in members.values() if all(m.get(engine, {}).get("runs") for engine in found)]
+    if both:
+        found["median_s_where_both_run"] = {
+            "secateur": statistics.median(member["secateur"]["total_s"] for member in both),
+            "torch_pruning": statistics.median(member["torch_pruning"]["global_s"] for member in both),
+        }
+    return found
+
+
+def table(members):
+    """Markdown: one row for each network; seconds are for one global plan, from the trace to the proof."""
+    lines = [
+        "| network | M params | s | trace | MACs kept | removable | exact | peak MiB (/ model) "
+        "| TP s | TP MACs kept | TP exact |",
+        "| --- " * 11 + "|",
+    ]
+    for name, found in members.items():
+        own, other = (found.get(engine, {"runs": False}) for engine in ("secateur", "torch_pruning"))
+        cells = [name, f"{found['params'] / 1e6:.2f}"] if "params" in found else [name, ""]
+        if own["runs"]:
+            cells += [f"{own['total_s']:.1f}", f"{own['trace_s']:.1f}", f"{own['macs_kept']:.2f}"]
+            cells += [f"{own['removable']:.0%}", _verdict(own), _memory(own)]
+        else:
+            cells += ["", "", "", "", own.get("failure", found.get("stopped", "")), ""]
+        if other["runs"]:
+            cells += [f"{other['global_s']:.1f}", f"{other['macs_kept']:.2f}", _verdict(other)]
+        else:
+            cells += ["", "", other.get("failure", found.get("stopped", ""))]
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _verdict(result):
+    if result["exact"]:
+        return "yes"
+    return f"off by {result['max_rel_diff']:.1g}" if math.isfinite(result["max_rel_diff"]) else "not finite"
+
+
+def _memory(result):
+    return f"{result['peak_mib']:.0f} ({result['peak_over_model']:.1f})"
+
+
+def curve(depths):
+    """Markdown: seconds of a trace over the number of convolutions."""
+    lines = ["| convolutions | trace s | s per convolution |", "| --- | --- | --- |"]
+    for point in depths:
+        count, seconds = point["convolutions"], point["trace_s"]
+        lines.append(f"| {count} | {seconds:.2f} | {seconds / count:.4f} |")
+    return "\n".join(lines)
+
+
+def main():
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(2)
+    if sys.argv[1] == "--member":
+        member(sys.argv[2])
+        return
+    if sys.argv[1] == "--depth":
+        depth(int(sys.argv[2]))
+        return
+    names = sys.argv[2:] or list(ZOO)
+    members = {}
+    for name in names:
+        members[name] = in_a_process("--member", name)
+        print(name, json.dumps(members[name]), file=sys.stderr, flush=True)
+    depths = [] if sys.argv[2:] else [in_a_process("--depth", str(count)) for count in _DEPTHS]
+    record = {**surroundings(), "limit_s": _LIMIT_S, "totals": totals(members), "members": members, "depths": depths}
+    write_record(Path(sys.argv[1]), record)
+    print(f"{table(members)}\n\n{curve(depths)}\n\n{json.dumps(record['totals'], indent=1)}")
+
+
+if __name__ == "__main__":
+    main()
