@@ -27,7 +27,7 @@ EXPECTED = {  # torch's names of what the networks are made of; each must occur 
     "batch_norm", "instance_norm", "group_norm", "layer_norm",
     "relu", "leaky_relu", "gelu", "silu", "prelu", "sigmoid", "tanh", "dropout2d",
     "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "pixel_shuffle", "pixel_unshuffle",
-    "add", "iadd", "mul", "cat", "chunk", "reshape", "flatten", "transpose", "permute", "mean",
+    "add", "mul", "cat", "chunk", "reshape", "flatten", "transpose", "permute", "mean",
     "softmax", "matmul", "scaled_dot_product_attention",
 }  # fmt: skip
 
