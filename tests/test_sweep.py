@@ -170,17 +170,31 @@ def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path):
 
 def test_a_sweep_of_other_settings_is_refused(whole):
     out, _ = whole
+    before = (out / "recipe.yaml").read_bytes()
     with pytest.raises(InputError, match="made with other settings"):
         sweep.sweep(recipe(*_FEW, "training.epochs=2"), out, session(resume=True))
+    assert (out / "recipe.yaml").read_bytes() == before
     with pytest.raises(InputError, match="exists; give another --out"):
         sweep.sweep(recipe(*_FEW), out, session())
 
 
-def test_a_folder_that_is_no_sweep_is_not_emptied(tmp_path):
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(InputError, match="not the folder of a sweep"):
-        sweep.sweep(recipe(*_FEW), tmp_path, session(overwrite=True))
-    assert (tmp_path / "thesis.txt").exists()
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_folder_that_is_no_sweep_is_left_as_it_is(whole, tmp_path, how):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").touch()
+    shutil.copytree(whole[0] / "seed-0" / "dense", tmp_path / "run")
+    for folder in (tmp_path / "thesis", tmp_path / "run"):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        with pytest.raises(InputError, match="not the folder of a sweep"):
+            sweep.sweep(recipe(*_FEW), folder, session(**{how: True}))
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_sweep_that_has_grown_is_timed_again(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "grown")
+    record = sweep.sweep(recipe(*_FEW, "sweep.keep_ratios=[0.5, 0.4]"), tmp_path / "grown", session(resume=True))
+    timed = {model["name"] for model in record["bench"]["benches"][0]["models"]}
+    assert timed == {"seed-0/dense", "seed-0/taylor-50", "seed-0/taylor-40"}
 
 
 @pytest.mark.parametrize(

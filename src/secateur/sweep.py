@@ -57,8 +57,9 @@ def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
         InputError: the folder exists and ``session`` does not resume, or it holds a sweep of other settings.
         CheckError: a cell failed; record and page are written.
     """
-    _begin(recipe, out, session)
-    job = _Sweep(recipe, plan_cells(recipe), out, replace(session, resume=True, overwrite=False), time.time())
+    cells = plan_cells(recipe)
+    _begin(recipe, cells, out, session)
+    job = _Sweep(recipe, cells, out, replace(session, resume=True, overwrite=False), time.time())
     try:
         _run_cells(job)
         _measure(job)
@@ -110,15 +111,18 @@ def collect(recipe: Recipe, cells: Sequence[Cell], out: Path, command: list[str]
     }
 
 
-def _begin(recipe: Recipe, out: Path, session: Session) -> None:
-    """Make the folder, or check that it holds a sweep that this recipe goes on with."""
+def _begin(recipe: Recipe, cells: Sequence[Cell], out: Path, session: Session) -> None:
+    """Make the folder, or check that it holds a sweep that this recipe goes on with, before anything is written."""
     written = out / "recipe.yaml"
-    if out.exists() and any(out.iterdir()) and not session.resume and not session.overwrite:
+    taken = out.exists() and any(not entry.name.endswith(".part") for entry in out.iterdir())
+    if taken and not session.resume and not session.overwrite:
         raise InputError(f"{out} exists; give another --out, --resume to go on, or --overwrite to begin again.")
-    if session.overwrite and out.exists():
-        if not written.is_file():
-            raise InputError(f"{out} is not the folder of a sweep, so it is not emptied; give another --out.")
+    if taken and (not written.is_file() or (out / "run.json").exists()):
+        raise InputError(f"{out} is not the folder of a sweep, so it is left as it is; give another --out.")
+    if taken and session.overwrite:
         shutil.rmtree(out)
+    for cell in cells:
+        _read_cell(out, cell)
     recipe.write(written)
 
 
@@ -210,7 +214,7 @@ def _compact(evaluation: Record) -> Record:
 
 def _measure(job: _Sweep) -> None:
     """Latency of the first dense network and its leading and uniform cuts, when nothing else is running."""
-    if any(_status(job, cell) == "waiting" for cell in job.cells) or (job.out / _BENCH).is_file():
+    if any(_status(job, cell) == "waiting" for cell in job.cells):
         return
     shown = {job.recipe.sweep.criteria[0], "uniform"}
     runs = {
@@ -221,11 +225,17 @@ def _measure(job: _Sweep) -> None:
         and _status(job, cell) == "done"
     }
     with _held(job.out, "bench") as mine:
-        if mine and len(runs) > 1:
+        if mine and len(runs) > 1 and _timed(job) != set(runs):
             job.say(f"latency of {len(runs)} networks")
             bench, frames = pipeline.latencies(runs, job.recipe), pipeline.frame_rates(runs, job.recipe)
             write_record(job.out / _FRAMES, frames)
             write_record(job.out / _BENCH, bench)  # last: it says that both are there
+
+
+def _timed(job: _Sweep) -> set[str]:
+    """The networks whose latency is on disk; a sweep that has grown since is measured again."""
+    benches = (_optional(job.out / _BENCH) or {"benches": []})["benches"]
+    return {model["name"] for bench in benches for model in bench["models"]}
 
 
 def _sets(recipe: Recipe) -> dict[str, str | None]:
