@@ -14,7 +14,8 @@ from secateur import inspection
 from secateur.cost.macs import count_macs, count_params
 from secateur.errors import BudgetError, InputError
 from secateur.graph.describe import describe, table
-from secateur.inspection import Floors, inspect, open_model
+from secateur.inspection import inspect, open_model
+from secateur.prune.allocate import Floors
 from secateur.store.networks import load
 
 RUN = Path(__file__).parent / "fixtures" / "schema-1"
@@ -87,7 +88,7 @@ def test_floors_are_what_the_smallest_network_keeps(graph, floors):
     nearest = float(str(error.value).split("keeps ")[1].split()[0])
     plan = _allocate(graph, scores, nearest, floors)
     assert [len(plan.kept.get(group.id, range(group.width))) for group in graph.groups] == [
-        floors.of(group.width) for group in graph.groups
+        floors.kept(group.width) for group in graph.groups
     ]
 
 

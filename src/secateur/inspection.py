@@ -1,8 +1,7 @@
 """What could be removed from a network, and a dry run of a budget, before anything is touched."""
 
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from secateur.nets.bundle import is_bundle, load_bundle
 from secateur.nets.nnunet import is_nnunet, load_nnunet
 from secateur.nets.spec import ModelSpec
 from secateur.nets.trained import TrainedNetwork
-from secateur.prune.allocate import allocate
+from secateur.prune.allocate import Floors, allocate
 from secateur.prune.budget import Budget, MacsBudget, ParamsBudget
 from secateur.prune.criteria import CRITERIA
 from secateur.prune.trial import trace
@@ -26,20 +25,6 @@ from secateur.recipes.recipe import read_recipe
 from secateur.records import Record
 from secateur.store.networks import load, read_architecture
 from secateur.store.runs import RunFolder
-
-
-@dataclass(frozen=True)
-class Floors:
-    """Below what no group of channels falls: see `secateur.prune.allocate.allocate`."""
-
-    round_to: int = 8
-    min_channels: int = 1
-    min_keep_ratio: float = 0.0
-
-    def of(self, width: int) -> int:
-        """The fewest units that a group of that width keeps."""
-        fewest = max(min(self.min_channels, width), math.ceil(self.min_keep_ratio * width), 1)
-        return min(width, -(-fewest // self.round_to) * self.round_to)
 
 
 def inspect(
@@ -158,7 +143,7 @@ def _budget(macs_keep: float | None, params_keep: float | None) -> Budget | None
 def _floors(model: str, round_to: int | None) -> Floors:
     """Those of the run folder's recipe, where ``model`` is one."""
     file = Path(model) / "recipe.yaml"
-    given: PruneRecipe | Floors = read_recipe(file).pruning if file.is_file() else Floors()
+    given: PruneRecipe | Floors = read_recipe(file).pruning if file.is_file() else Floors(round_to=8)
     return Floors(given.round_to if round_to is None else round_to, given.min_channels, given.min_keep_ratio)
 
 
@@ -188,7 +173,7 @@ def _dry_run(network: nn.Module, graph: ChannelGraph, budget: Budget, criterion:
         ) from error
     plan = allocate(graph, scores, budget, **asdict(floors))
     kept = {group.id: len(plan.kept.get(group.id, range(group.width))) for group in graph.groups}
-    floor = {group.id: floors.of(group.width) for group in graph.groups}
+    floor = {group.id: floors.kept(group.width) for group in graph.groups}
     return {
         "criterion": criterion,
         "budget": {"kind": budget.kind, "keep_ratio": budget.keep_ratio},

@@ -51,7 +51,7 @@ def allocate(
         raise BudgetError(f"min_keep_ratio is a share of each group's width, from 0 to 1; got {min_keep_ratio}.")
     groups = graph.groups
     _check_scores(groups, scores)
-    rounding = _Rounding(groups, round_to, min_channels, min_keep_ratio)
+    rounding = _Rounding(groups, Floors(round_to, min_channels, min_keep_ratio))
     costs = WidthCost(graph)
 
     def cost(counts: Sequence[int]) -> int:
@@ -75,18 +75,29 @@ def allocate(
 
 
 @dataclass(frozen=True)
+class Floors:
+    """Below what no group of channels falls; see `allocate`."""
+
+    round_to: int = 1
+    min_channels: int = 1
+    min_keep_ratio: float = 0.0
+
+    def kept(self, width: int, wanted: int = 0) -> int:
+        """How many units a group of ``width`` really keeps when its ranking would keep ``wanted``."""
+        kept = max(wanted, min(self.min_channels, width), math.ceil(self.min_keep_ratio * width), 1)
+        return min(width, -(-kept // self.round_to) * self.round_to)
+
+
+@dataclass(frozen=True)
 class _Rounding:
     """How many units may really leave a group when its ranking says ``count``."""
 
     groups: Sequence[ChannelGroup]
-    round_to: int
-    min_channels: int
-    min_keep_ratio: float
+    floors: Floors
 
     def removed(self, group: int, count: int) -> int:
         width = self.groups[group].width
-        kept = max(width - count, min(self.min_channels, width), math.ceil(self.min_keep_ratio * width), 1)
-        return width - min(width, -(-kept // self.round_to) * self.round_to)
+        return width - self.floors.kept(width, width - count)
 
 
 def _ranking(groups: Sequence[ChannelGroup], scores: Mapping[GroupId, Tensor]) -> list[int]:
