@@ -1,1 +1,1 @@
-"""Metrics, definition first: overlap, surface distance, lesions found, and summaries over cases."""
+"""Metrics, definition first: overlap, surface distance, lesions and instances found, maps, and summaries over cases."""

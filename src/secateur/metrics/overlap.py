@@ -63,7 +63,7 @@ def overlap(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> 
     )
 
 
-def require_same_shape(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> None:
+def require_same_shape(prediction: npt.NDArray[np.generic], truth: npt.NDArray[np.generic]) -> None:
     """Raise `ValueError` unless both masks have one shape."""
     if prediction.shape != truth.shape:
         raise ValueError(f"the prediction is {prediction.shape} and the truth {truth.shape}; masks have one shape.")
