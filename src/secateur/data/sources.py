@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +23,8 @@ class DataRecipe(BaseModel):
         seed: draws the synthetic frames, or the split of a folder without `splits.json`.
         augment: show training frames in random views. Real data sets are small and need it; synthetic frames can be
             drawn in any number, and a short run learns more from new frames than from views of old ones.
+        marking: how files mark nuclei: ``labels``, a number each, or ``binary``, one value for all of them, of which
+            every connected component counts as one nucleus. For the nuclei task.
         train: number of synthetic frames to train on.
         val: number of synthetic frames that choose the checkpoint.
         test: number of synthetic frames that are only evaluated; enough for an interval of a few Dice points.
@@ -33,6 +36,7 @@ class DataRecipe(BaseModel):
     size: int = Field(default=128, ge=32)
     seed: int = Field(default=0, ge=0)
     augment: bool = True
+    marking: Literal["labels", "binary"] = "labels"
     train: int = Field(default=240, ge=1)
     val: int = Field(default=40, ge=1)
     test: int = Field(default=60, ge=1)
@@ -52,7 +56,7 @@ def load_cases(recipe: DataRecipe) -> dict[str, list[Case]]:
         DataError: the folder is missing or malformed; see `secateur.data.folders.load_folder`.
     """
     if not recipe.synthetic:
-        return load_folder(_locate(recipe.source), seed=recipe.seed)
+        return load_folder(locate(recipe.source), seed=recipe.seed)
     counts = {"train": recipe.train, "val": recipe.val, "test": recipe.test}
     return {
         split: [
@@ -63,7 +67,8 @@ def load_cases(recipe: DataRecipe) -> dict[str, list[Case]]:
     }
 
 
-def _locate(source: str) -> Path:
+def locate(source: str) -> Path:
+    """Where a data folder lies: as given, or else in the folder that ``SECATEUR_DATA`` names."""
     here = Path(source).expanduser()
     collection = os.environ.get("SECATEUR_DATA")
     return here if here.exists() or not collection else Path(collection) / source

@@ -8,7 +8,6 @@ and debris are there to be confused with polyps. Lengths are in half-widths of t
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -16,8 +15,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from secateur.data.cases import CaseId, ImageArray, MaskArray
-
-Field = npt.NDArray[np.float32]  # (S, S), or (S, S, 3) for colours
+from secateur.data.procedural import Field, Scene, step
 
 # Tones of healthy mucosa seen in colonoscopy, sRGB in [0, 1]: from pink over salmon to a yellowish tan.
 _MUCOSA = np.array([(0.80, 0.47, 0.40), (0.86, 0.55, 0.42), (0.78, 0.42, 0.30), (0.83, 0.58, 0.44)], np.float32)
@@ -41,7 +39,7 @@ class SyntheticCase:
     def read(self) -> tuple[ImageArray, MaskArray]:
         """Draw the frame ``(S, S, 3)`` and its truth ``(S, S)``, bitwise the same at every call."""
         rng = np.random.default_rng(self.key)
-        scene = _Scene(rng, self.size)
+        scene = Scene(rng, self.size)
         visible, vignette = _aperture(scene)
         height, depth = _wall(scene)
         colour = _mucosa(scene)
@@ -54,53 +52,10 @@ class SyntheticCase:
         return _expose(scene, image, visible), truth & visible
 
 
-class _Scene:
-    """Random numbers and the coordinates of one frame."""
-
-    def __init__(self, rng: np.random.Generator, size: int) -> None:
-        axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
-        self.rng = rng
-        self.size = size
-        self.x, self.y = np.meshgrid(axis, axis)
-
-    def uniform(self, low: float, high: float) -> float:
-        return float(self.rng.uniform(low, high))
-
-    def noise(self, cells: float, octaves: int = 1) -> Field:
-        """Smooth noise of about unit spread, ``cells`` bumps across the frame, half the size per octave."""
-        total = np.zeros((self.size, self.size), np.float32)
-        for octave in range(octaves):
-            count = max(2, round(cells * 2**octave))
-            if count > self.size // 2:
-                break
-            weights = _spline_weights(self.size, count)
-            grid = self.rng.standard_normal((count + 3, count + 3)).astype(np.float32)
-            total += np.float32(0.55**octave * 2) * (weights @ grid @ weights.T)
-        return total
-
-
-@lru_cache(maxsize=64)
-def _spline_weights(size: int, cells: int) -> Field:
-    """Cubic B-spline weights ``(size, cells + 3)`` that interpolate a grid smoothly along one axis."""
-    position = (np.arange(size) + 0.5) / size * cells
-    distance = np.abs(position[:, None] - (np.arange(cells + 3)[None, :] - 1))
-    near = (4 - 6 * distance**2 + 3 * distance**3) / 6
-    far = np.clip(2 - distance, 0, None) ** 3 / 6
-    weights: Field = np.where(distance < 1, near, far).astype(np.float32)
-    return weights
-
-
-def _step(field: Field, low: float, high: float) -> Field:
-    """Smooth step from 0 at ``low`` to 1 at ``high``."""
-    t = np.clip((field - np.float32(low)) / np.float32(high - low), 0, 1)
-    result: Field = t * t * (3 - 2 * t)
-    return result
-
-
-def _aperture(scene: _Scene) -> tuple[MaskArray, Field]:
+def _aperture(scene: Scene) -> tuple[MaskArray, Field]:
     """The visible part of the sensor (half of the frames have a black border), and the vignette."""
     r = np.hypot(scene.x, scene.y)
-    vignette = 1 - scene.uniform(0.15, 0.5) * _step(r, 0.5, 1.5)
+    vignette = 1 - scene.uniform(0.15, 0.5) * step(r, 0.5, 1.5)
     everything = np.ones(r.shape, dtype=np.bool_)
     shape = scene.rng.choice(("full", "full", "octagon", "disc"))
     if shape == "octagon":
@@ -112,33 +67,33 @@ def _aperture(scene: _Scene) -> tuple[MaskArray, Field]:
     return everything, vignette
 
 
-def _wall(scene: _Scene) -> tuple[Field, Field]:
+def _wall(scene: Scene) -> tuple[Field, Field]:
     """Height of the folded wall, and depth in [0, 1] (1 = the dark lumen far down)."""
     angle, off = scene.uniform(0, 2 * np.pi), scene.uniform(0.0, 1.5)
     to_x, to_y = scene.x - off * np.cos(angle), scene.y - off * np.sin(angle)
     # Three bands of muscle run along the colon and make its lumen a rounded triangle.
     lobes = 1 + scene.uniform(0, 0.2) * np.cos(3 * np.arctan2(to_y, to_x) + scene.uniform(0, 2 * np.pi))
     lumen = (np.hypot(to_x, to_y) * lobes + scene.uniform(0.02, 0.08) * scene.noise(3)).astype(np.float32)
-    depth = 1 - _step(lumen, 0.0, scene.uniform(0.5, 0.9))
+    depth = 1 - step(lumen, 0.0, scene.uniform(0.5, 0.9))
     # Haustral folds: rings around the lumen, closer together further down, with one sharp and one gentle
     # flank.
     phase = scene.uniform(1.3, 2.8) * np.log(np.maximum(lumen, 0.03) + 0.15) + 0.3 * scene.noise(2, 2)
     saw = np.mod(phase + np.float32(scene.uniform(0, 1)), 1).astype(np.float32)
-    ridge = saw**1.5 * (1 - _step(saw, scene.uniform(0.45, 0.7), 1.0))
-    strength = scene.uniform(0.1, 0.5) * _step(scene.noise(2), -1.2, 1.2)
+    ridge = saw**1.5 * (1 - step(saw, scene.uniform(0.45, 0.7), 1.0))
+    strength = scene.uniform(0.1, 0.5) * step(scene.noise(2), -1.2, 1.2)
     undulation = 0.10 * scene.noise(2, 2) + 0.003 * scene.noise(20, 2)
     return ridge * strength * np.minimum(1, 2 * lumen) + undulation, depth
 
 
-def _mucosa(scene: _Scene) -> Field:
+def _mucosa(scene: Scene) -> Field:
     """Colour of the wall: base tone, patches of red and pale, vessels."""
     weights = scene.rng.dirichlet(np.ones(len(_MUCOSA))).astype(np.float32)
     colour = np.broadcast_to(weights @ _MUCOSA, (scene.size, scene.size, 3)).copy()
     colour *= 1 + 0.05 * scene.noise(4, 4)[..., None]
-    _tint(colour, _BLOOD, scene.uniform(0.1, 0.5) * _step(scene.noise(3, 3), 0.4, 1.8))
-    _tint(colour, _PALE, scene.uniform(0.1, 0.5) * _step(scene.noise(3, 3), 0.4, 1.8))
+    _tint(colour, _BLOOD, scene.uniform(0.1, 0.5) * step(scene.noise(3, 3), 0.4, 1.8))
+    _tint(colour, _PALE, scene.uniform(0.1, 0.5) * step(scene.noise(3, 3), 0.4, 1.8))
     # Vessels are the zero lines of noise, in patches; the finer net is fainter.
-    visibility = scene.uniform(0.0, 0.5) * _step(scene.noise(2), -0.5, 0.8)
+    visibility = scene.uniform(0.0, 0.5) * step(scene.noise(2), -0.5, 0.8)
     for cells, width, share in ((4, 0.05, 1.0), (9, 0.08, 0.6)):
         line = np.exp(-((scene.noise(cells, 2) / np.float32(width)) ** 2))
         _tint(colour, _BLOOD, share * visibility * line)
@@ -149,11 +104,11 @@ def _tint(colour: Field, towards: npt.NDArray[np.float32], weight: Field) -> Non
     colour += weight[..., None] * (towards - colour)
 
 
-def _add_polyp(scene: _Scene, height: Field, colour: Field, depth: Field, *, bearing: float) -> MaskArray:
+def _add_polyp(scene: Scene, height: Field, colour: Field, depth: Field, *, bearing: float) -> MaskArray:
     """Raise one polyp out of ``height`` and colour it, in place; return its pixels."""
     size = float(np.exp(scene.uniform(np.log(0.2), np.log(0.6))))
     rho, direction = _outline(scene, scene.uniform(0.1, 0.8), bearing, size)
-    body = 1 - _step(rho, 0.85, 1.1)
+    body = 1 - step(rho, 0.85, 1.1)
     height *= 1 - 0.8 * body  # the polyp hides the folds below it
     dome = np.clip(1 - rho**2, 0, 1) ** scene.uniform(0.7, 1.4)
     height += scene.uniform(0.4, 0.9) * size * dome + body * np.float32(0.012) * scene.noise(14, 2)
@@ -168,7 +123,7 @@ def _add_polyp(scene: _Scene, height: Field, colour: Field, depth: Field, *, bea
     return rho < 1
 
 
-def _outline(scene: _Scene, reach: float, bearing: float, size: float) -> tuple[Field, Field]:
+def _outline(scene: Scene, reach: float, bearing: float, size: float) -> tuple[Field, Field]:
     """Distance from the middle of a lobed ellipse (1 on its outline), and direction seen from there."""
     turn = scene.uniform(0, np.pi)
     dx, dy = scene.x - reach * np.cos(bearing), scene.y - reach * np.sin(bearing)
@@ -181,14 +136,14 @@ def _outline(scene: _Scene, reach: float, bearing: float, size: float) -> tuple[
     return (np.hypot(along, across) / outline + 0.05 * scene.noise(8, 2)).astype(np.float32), direction
 
 
-def _add_debris(scene: _Scene, colour: Field) -> None:
+def _add_debris(scene: Scene, colour: Field) -> None:
     """Stool and mucus in a third of the frames, in place."""
     if scene.rng.random() < 1 / 3:
-        patches = _step(scene.noise(5, 3), 1.1, 1.6) * scene.uniform(0.3, 0.9)
+        patches = step(scene.noise(5, 3), 1.1, 1.6) * scene.uniform(0.3, 0.9)
         _tint(colour, _DEBRIS, patches * (0.8 + 0.2 * scene.noise(20, 2)))
 
 
-def _light(scene: _Scene, height: Field, colour: Field, depth: Field) -> Field:
+def _light(scene: Scene, height: Field, colour: Field, depth: Field) -> Field:
     """Shade the wall with a light near the camera and add wet reflections."""
     slope_y, slope_x = np.gradient(height, 2 / scene.size)
     length = np.sqrt(1 + slope_x**2 + slope_y**2)
@@ -202,11 +157,11 @@ def _light(scene: _Scene, height: Field, colour: Field, depth: Field) -> Field:
     image[..., 1:] *= (0.75 + 0.25 * shade)[..., None]
     wet = facing + np.float32(scene.uniform(0.03, 0.07)) * scene.noise(14, 3)
     top = float(np.quantile(wet, 1 - scene.uniform(0.002, 0.03)))
-    gloss = _step(wet, top, top + 0.05) * (1 - depth)
+    gloss = step(wet, top, top + 0.05) * (1 - depth)
     return image + gloss[..., None] * np.float32(scene.uniform(0.4, 0.8))
 
 
-def _expose(scene: _Scene, image: Field, visible: MaskArray) -> ImageArray:
+def _expose(scene: Scene, image: Field, visible: MaskArray) -> ImageArray:
     """Exposure, white balance, lens blur and sensor noise; the border stays black."""
     balance = np.array([scene.uniform(0.92, 1.08) for _ in range(3)], np.float32) * scene.uniform(0.85, 1.25)
     image = np.clip(image * balance, 0, 1.3)
