@@ -15,7 +15,7 @@ from torch import nn
 from secateur.data.dataset import MEAN, STD
 from secateur.data.sources import DataRecipe, load_cases
 from secateur.errors import DataError, InputError
-from secateur.tasks.polyp import PolypTask, read_predictions
+from secateur.tasks.polyp import PolypTask
 
 TASK = PolypTask(size=32)
 SIDE = 64
@@ -172,7 +172,7 @@ def test_record_of_the_dense_network():
     json.dumps(record, allow_nan=False)
 
 
-def test_record_of_a_pruned_network_counts_what_the_cut_lost():
+def test_record_of_a_pruned_network_counts_what_the_cut_lost(tmp_path):
     truth = boxes(FIRST, SECOND)
     cases = [
         DrawnCase("kept", truth),
@@ -180,8 +180,9 @@ def test_record_of_a_pruned_network_counts_what_the_cut_lost():
         DrawnCase("never seen", truth, shown=boxes(SECOND)),
         DrawnCase("invented one", truth, shown=truth | boxes(ASIDE)),
     ]
-    dense = {case.id: truth for case in cases} | {"never seen": boxes(SECOND)}
-    record = evaluate(cases, dense_predictions=dense)
+    found = {case.id: truth for case in cases} | {"never seen": boxes(SECOND)}
+    evaluate([DrawnCase(name, truth, shown=shown) for name, shown in found.items()], predictions=tmp_path)
+    record = evaluate(cases, dense_predictions=tmp_path)
     assert [case["polyps_lost"] for case in record["cases"]] == [0, 1, 0, 0]
     assert [case["false_polyp"] for case in record["cases"]] == [False, False, False, True]
     assert record["polyps"] == {"total": 8, "seen_by_dense": 7, "lost": 1}
@@ -200,23 +201,22 @@ def test_synthetic_cases_are_labelled_in_the_record():
 def test_saved_predictions_read_back_and_stand_beside_image_and_truth(tmp_path):
     cases = [DrawnCase("a", boxes(FIRST), shown=boxes(SECOND)), DrawnCase("b", boxes(shape=(33, 50)))]
     evaluate(cases, predictions=tmp_path)
-    masks = read_predictions(tmp_path, ["a", "b"])
-    np.testing.assert_array_equal(masks["a"], boxes(SECOND))
-    assert masks["b"].shape == (33, 50)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), boxes(SECOND) * np.uint8(255))
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (50, 33)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a_truth.png")), boxes(FIRST) * np.uint8(255))
     with Image.open(tmp_path / "b_image.jpg") as image:
         assert image.size == (50, 33)
-    assert evaluate(cases, dense_predictions=masks)["polyps"] == {"total": 1, "seen_by_dense": 0, "lost": 0}
+    assert evaluate(cases, dense_predictions=tmp_path)["polyps"] == {"total": 1, "seen_by_dense": 0, "lost": 0}
 
 
 def test_absent_or_foreign_dense_predictions_are_refused(tmp_path):
     case = DrawnCase("a", boxes(FIRST))
-    with pytest.raises(DataError, match="dense prediction of case a is absent"):
-        evaluate([case], dense_predictions={})
-    with pytest.raises(DataError, match="case a is 50x33 pixels, the case 64x64"):
-        evaluate([case], dense_predictions={"a": boxes(shape=(33, 50))})
     with pytest.raises(DataError, match=r"a\.png cannot be read .* evaluate the dense run again"):
-        read_predictions(tmp_path, ["a"])
+        evaluate([case], dense_predictions=tmp_path)
+    evaluate([DrawnCase("a", boxes(shape=(33, 50)))], predictions=tmp_path)
+    with pytest.raises(DataError, match="case a is 50x33 pixels, the case 64x64"):
+        evaluate([case], dense_predictions=tmp_path)
 
 
 def test_nothing_to_evaluate_is_refused():
@@ -234,4 +234,5 @@ def test_real_frames_of_odd_sizes_are_measured_at_their_own_size(tmp_path):
     assert record["synthetic"] is False
     assert record["polyps"]["total"] >= 5
     for case in cases:
-        assert read_predictions(tmp_path, [case.id])[case.id].shape == case.read()[1].shape
+        with Image.open(tmp_path / f"{case.id}.png") as mask:
+            assert mask.size == case.read()[1].shape[::-1]

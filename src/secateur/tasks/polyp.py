@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from secateur.data.cases import Case, CaseId, ImageArray, MaskArray
 from secateur.data.dataset import PolypSet, to_input
+from secateur.data.sources import DataRecipe, load_cases
 from secateur.data.synthetic import SyntheticCase
 from secateur.errors import DataError, InputError
 from secateur.metrics.aggregate import summarize
@@ -39,7 +40,22 @@ class PolypTask:
     """
 
     name: ClassVar[str] = "polyp"
+    score: ClassVar[str] = "dice"
+    paired: ClassVar[tuple[str, ...]] = ("dice",)
+    constants: ClassVar[Record] = {}
     size: int
+
+    def with_constants(self, constants: Record) -> "PolypTask":
+        """Return this task: there is nothing to choose."""
+        return self
+
+    def tuned(self, dense: nn.Module, cases: Iterable[Case]) -> "PolypTask":
+        """Return this task: there is nothing to choose."""
+        return self
+
+    def load_cases(self, data: DataRecipe) -> dict[str, list[Case]]:
+        """See `secateur.data.sources.load_cases`."""
+        return load_cases(data)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return soft Dice loss plus binary cross-entropy of each sample.
@@ -97,7 +113,7 @@ class PolypTask:
         cases: Iterable[Case],
         *,
         split: str,
-        dense_predictions: Mapping[CaseId, MaskArray] | None = None,
+        dense_predictions: Path | None = None,
         predictions: Path | None = None,
     ) -> Record:
         """Measure every case at its own size and return the record of `evaluation.json`.
@@ -111,8 +127,7 @@ class PolypTask:
             model: network to measure.
             cases: frames to measure on; wrap them to show progress.
             split: name of the part of the data that they are.
-            dense_predictions: masks by case of the network before the cut, see `read_predictions`; None if
-                ``model`` is that network.
+            dense_predictions: the ``predictions`` of the network before the cut; None if ``model`` is that network.
             predictions: folder for `<id>.png`, `<id>_truth.png` and `<id>_image.jpg` of every case; None
                 writes nothing.
 
@@ -124,7 +139,7 @@ class PolypTask:
         for case in cases:
             image, truth = case.read()
             found = self.predict(model, image)
-            dense = None if dense_predictions is None else _dense_mask(dense_predictions, case.id, truth)
+            dense = None if dense_predictions is None else _read_prediction(dense_predictions, case.id, truth.shape)
             results.append(_measure(case.id, found, truth, dense=dense))
             synthetic |= isinstance(case, SyntheticCase)
             if predictions is not None:
@@ -133,6 +148,14 @@ class PolypTask:
             raise DataError(f"the split {split!r} has no case to evaluate; give it at least one.")
         head = {"task": self.name, "split": split, "n_cases": len(results), "synthetic": synthetic}
         return {**head, "input_size": self.size, **_summary(results)}
+
+    def to_input(self, image: ImageArray, size: int) -> Tensor:
+        """See `secateur.data.dataset.to_input`."""
+        return to_input(image, size)
+
+    def draw(self, image: ImageArray, output: Tensor) -> ImageArray:
+        """The `overlay` of the mask that the logits ``(1, 1, S, S)`` give."""
+        return overlay(image, to_mask(output, image.shape[:2]))
 
 
 def to_mask(logits: Tensor, shape: tuple[int, ...]) -> MaskArray:
@@ -180,23 +203,6 @@ def overlay(image: ImageArray, mask: MaskArray) -> ImageArray:
     np.copyto(part, _pixels(tinted), where=inside)
     np.copyto(part, _pixels(_COLOUR), where=around)
     return drawn
-
-
-def read_predictions(folder: Path, ids: Iterable[CaseId]) -> dict[CaseId, MaskArray]:
-    """Read the masks that `PolypTask.evaluate` wrote to ``folder``.
-
-    Raises:
-        DataError: the mask of a case is missing or unreadable.
-    """
-    masks: dict[CaseId, MaskArray] = {}
-    for case_id in ids:
-        path = folder / f"{case_id}.png"
-        try:
-            with Image.open(path) as image:
-                masks[case_id] = np.asarray(image) > 127
-        except OSError as error:
-            raise DataError(f"the prediction {path} cannot be read ({error}); evaluate the dense run again.") from error
-    return masks
 
 
 @final
@@ -251,13 +257,18 @@ def _summary(results: list[_Result]) -> Record:
     }
 
 
-def _dense_mask(masks: Mapping[CaseId, MaskArray], case_id: CaseId, truth: MaskArray) -> MaskArray:
-    mask = masks.get(case_id)
-    if mask is None or mask.shape != truth.shape:
-        found = "absent" if mask is None else f"{mask.shape[1]}x{mask.shape[0]} pixels"
+def _read_prediction(folder: Path, case_id: CaseId, shape: tuple[int, ...]) -> MaskArray:
+    """Read a mask that `PolypTask.evaluate` wrote."""
+    path = folder / f"{case_id}.png"
+    try:
+        with Image.open(path) as image:
+            mask: MaskArray = np.asarray(image) > 127
+    except OSError as error:
+        raise DataError(f"the prediction {path} cannot be read ({error}); evaluate the dense run again.") from error
+    if mask.shape != shape:
         raise DataError(
-            f"the dense prediction of case {case_id} is {found}, the case {truth.shape[1]}x{truth.shape[0]} "
-            "pixels; evaluate the dense run again on the same data."
+            f"the dense prediction of case {case_id} is {mask.shape[1]}x{mask.shape[0]} pixels, the case "
+            f"{shape[1]}x{shape[0]}; evaluate the dense run again on the same data."
         )
     return mask
 
