@@ -20,9 +20,9 @@ from secateur.graph.records import ChannelGraph, Kept, removed_positions
 from secateur.prune.plan import PruningPlan, check_plan
 from secateur.prune.processes import in_every_process
 from secateur.prune.proof import prove
-from secateur.prune.surgery import cut_
+from secateur.prune.surgery import check_finite, cut_
+from secateur.prune.wrappers import shapes_of, unwrapped
 
-_Shapes = Mapping[str, tuple[int, ...]]  # of parameters and buffers, by first qualified name
 _Removed = Mapping[tuple[str, int], set[int]]  # the positions that leave, per tensor and dimension
 _State = tuple[str, nn.Parameter, dict[str, Any]]  # name, parameter, what an optimizer keeps of it: tensors, numbers
 
@@ -74,7 +74,7 @@ def remove_(
         _check_optimizers(optimizers, network)
         _check_wrappers(wrappers)
         if removed_positions(graph, plan.kept):
-            _check_finite(network)
+            check_finite(network)
             small = safe_copy(network)
             cut_(small, graph, plan.kept)
             prove(network, small, graph, plan.kept, cut_).require()
@@ -103,8 +103,8 @@ def _networks(model: nn.Module, averages: Sequence[nn.Module], graph: ChannelGra
     found: list[nn.Module] = []
     held: set[int] = set()
     for given in (model, *averages):
-        network = _unwrapped(given, graph.shapes)
-        shapes = _shapes(network)
+        network = unwrapped(given, graph.shapes)
+        shapes = shapes_of(network)
         wrong = next((name for name, shape in graph.shapes.items() if shapes.get(name) != shape), None)
         if wrong is not None:
             has = f"{wrong!r} of shape {graph.shapes[wrong]}"
@@ -126,27 +126,6 @@ def _networks(model: nn.Module, averages: Sequence[nn.Module], graph: ChannelGra
         held |= own
         found.append(network)
     return found
-
-
-def _unwrapped(wrapper: nn.Module, shapes: _Shapes) -> nn.Module:
-    """Of ``wrapper`` and the modules down to which it holds the same parameters, the one that fits ``shapes`` best."""
-    chain, whole = [wrapper], {id(parameter) for parameter in wrapper.parameters()}
-    while inner := [m for m in chain[-1].children() if {id(parameter) for parameter in m.parameters()} == whole]:
-        chain.append(inner[0])
-    return max(chain, key=lambda module: len(shapes.items() & _shapes(module).items()))
-
-
-def _shapes(network: nn.Module) -> _Shapes:
-    return {name: tuple(t.shape) for name, t in [*network.named_parameters(), *network.named_buffers()]}
-
-
-def _check_finite(network: nn.Module) -> None:
-    for name, parameter in network.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise InputError(
-                f"the network's {name!r} is not finite, so no removal can be proved; "
-                f"go back to a checkpoint from before the training diverged."
-            )
 
 
 def _check_optimizers(optimizers: Sequence[Optimizer], network: nn.Module) -> None:

@@ -8,7 +8,7 @@ file is rewritten from it, so that the two agree wherever a run is killed.
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from secateur.errors import RecordError
 from secateur.records import Record, atomic_path
 
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 2  # 1 has no constraint
+_READABLE = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Checkpoint:
         best_score: that score; higher is better.
         best_model: state dict after ``best_epoch``.
         history: one record for each epoch done, as in ``metrics.jsonl``.
+        constraint: what training must not undo, such as masks over single weights, as tensors by name; another
+            cannot resume.
     """
 
     settings: Record
@@ -45,11 +48,17 @@ class Checkpoint:
     best_score: float
     best_model: dict[str, Tensor]
     history: list[Record]
+    constraint: dict[str, Tensor] = field(default_factory=dict)
+
+
+def checkpoint_path(folder: Path, stage: str, epoch: int | None = None) -> Path:
+    """Where in a run folder the last checkpoint of a stage is, or the one kept of that ``epoch`` for good."""
+    return folder / "checkpoints" / (f"{stage}.pt" if epoch is None else f"{stage}-epoch-{epoch}.pt")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` atomically: a kill leaves the one before."""
-    values = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    values = {each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)}
     with atomic_path(path) as temporary:
         torch.save({"schema": CHECKPOINT_SCHEMA, **values}, temporary)
 
@@ -68,17 +77,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is not a readable checkpoint ({reason}); delete it to train this stage from its start."
         ) from error
     found = values.pop("schema", None) if isinstance(values, dict) else None
-    if found != CHECKPOINT_SCHEMA:
+    if found not in _READABLE:
         raise RecordError(
             f"{path} has the checkpoint schema {found!r}, this version of secateur reads "
-            f"{CHECKPOINT_SCHEMA}; resume with the version that wrote it, or delete it to train this "
+            f"{' and '.join(map(str, _READABLE))}; resume with the version that wrote it, or delete it to train this "
             "stage from its start."
         )
     return Checkpoint(**values)
 
 
-def check_resumable(checkpoint: Checkpoint, path: Path, *, settings: Record, model: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint of other settings or of another network.
+def check_resumable(
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    settings: Record,
+    model: Mapping[str, Tensor],
+    constraint: Mapping[str, Tensor],
+) -> None:
+    """Refuse a checkpoint of other settings, of another network or under another constraint.
 
     Raises:
         RecordError: says every setting that differs, or the first parameter that does.
@@ -98,6 +114,13 @@ def check_resumable(checkpoint: Checkpoint, path: Path, *, settings: Record, mod
             raise RecordError(
                 f"{path} was made for another network: {name!r} has the shape {old_shapes.get(name)} there "
                 f"and {new_shapes.get(name)} here. Resume with the network it began with."
+            )
+    for name in [*checkpoint.constraint, *constraint]:
+        old, new = checkpoint.constraint.get(name), constraint.get(name)
+        if old is None or new is None or not torch.equal(old, new):
+            raise RecordError(
+                f"{path} was trained under another constraint, which differs for {name!r}, such as other masks. "
+                "Resume with the one it began with, or train into another folder."
             )
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from secateur.errors import DataError, InputError, RecipeError, RecordError, TrainingError
@@ -18,6 +19,7 @@ from secateur.records import Record
 from secateur.train.checkpoint import (
     Checkpoint,
     check_resumable,
+    checkpoint_path,
     load_checkpoint,
     save_checkpoint,
     write_metrics,
@@ -37,6 +39,16 @@ class TrainingSet(Protocol):
 
     def set_epoch(self, epoch: int, /) -> None:
         """Choose the epoch, 1 and up, that later items belong to."""
+
+
+class Constraint(Protocol):
+    """What training must not undo, such as single weights that were pruned."""
+
+    def held(self, model: nn.Module, optimizer: Optimizer, /) -> AbstractContextManager[None]:
+        """Make it hold for ``model``, now and inside the ``with`` block after every step of ``optimizer``."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What it demands, on the CPU: part of each checkpoint. With any other a stage cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,20 @@ class _Job:
     recipe: TrainRecipe
     teacher: nn.Module | None
     distillation: DistillationRecipe | None
+    constraint: Constraint | None
+    score: str
     stage: str
-    path: Path  # of the checkpoint
-    metrics: Path
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """Of the checkpoint."""
+        return checkpoint_path(self.folder, self.stage)
+
+    @property
+    def metrics(self) -> Path:
+        """Of the lines of metrics of all stages."""
+        return self.folder / "metrics.jsonl"
 
     @property
     def settings(self) -> Record:
@@ -77,6 +100,11 @@ class _Job:
         distillation = None if self.distillation is None else self.distillation.model_dump()
         recipe = self.recipe.model_dump(exclude={"workers"})
         return {**recipe, "distillation": distillation, "training samples": len(self.train_set)}
+
+    @property
+    def demands(self) -> dict[str, Tensor]:
+        """What training must not undo; empty without a constraint."""
+        return {} if self.constraint is None else self.constraint.state_dict()
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,8 @@ def fit(
     stage: str = "train",
     teacher: nn.Module | None = None,
     distillation: DistillationRecipe | None = None,
+    constraint: Constraint | None = None,
+    score: str = "dice",
     resume: bool = False,
     console: Console | None = None,
 ) -> FitResult:
@@ -123,17 +153,19 @@ def fit(
         stage: ``train``, ``recover-1``, ...; names the checkpoint and the lines of metrics.
         teacher: the network to learn from, run in eval mode and left as it was.
         distillation: given with ``teacher``, and only then.
+        constraint: holds from before the first step to the end, in every epoch that is kept; such as
+            `secateur.prune.weights.WeightMasks`.
+        score: what ``validate`` returns, as the key ``val_<score>`` of the lines of metrics.
         resume: continue from the checkpoint of this stage if there is one.
         console: shows progress; None is silent.
 
     Raises:
         InputError: the network, loss, data or recipe cannot be used together.
-        RecordError: a checkpoint exists and ``resume`` is false, or it belongs to other settings or another
-            network.
+        RecordError: a checkpoint exists and ``resume`` is false, or it belongs to other settings, another
+            network or another constraint.
         TrainingError: the loss, its gradient or the score is not finite; the last checkpoint stays.
     """
-    path = folder / "checkpoints" / f"{stage}.pt"
-    job = _Job(model, loss, train_set, validate, recipe, teacher, distillation, stage, path, folder / "metrics.jsonl")
+    job = _Job(model, loss, train_set, validate, recipe, teacher, distillation, constraint, score, stage, folder)
     _check_inputs(job)
     last = _last_checkpoint(job, resume=resume)
     if last is None or last.epoch < recipe.epochs:
@@ -162,7 +194,7 @@ def _last_checkpoint(job: _Job, *, resume: bool) -> Checkpoint | None:
     if not resume:
         raise RecordError(f"{job.path} exists already; resume it, or delete it to train this stage from its start.")
     last = load_checkpoint(job.path)
-    check_resumable(last, job.path, settings=job.settings, model=job.model.state_dict())
+    check_resumable(last, job.path, settings=job.settings, model=job.model.state_dict(), constraint=job.demands)
     return last
 
 
@@ -175,12 +207,16 @@ def _train(job: _Job, last: Checkpoint | None, console: Console | None) -> Check
         if job.teacher is not None:
             stack.enter_context(_lent(job.teacher))
             job.teacher.to(rig.accelerator.device).eval()
-        done = 0 if last is None else last.epoch
+        if job.constraint is not None:
+            stack.enter_context(job.constraint.held(job.model, rig.optimizer))
+        done = (job.recipe.skip_epochs or 0) if last is None else last.epoch
         progress = stack.enter_context(
             EpochProgress(console, stage=job.stage, epochs=job.recipe.epochs, steps=len(rig.loader), done=done)
         )
         for epoch in range(done + 1, job.recipe.epochs + 1):
             last = _run_epoch(job, rig, epoch=epoch, last=last, progress=progress)
+            if epoch == job.recipe.keep_epoch:
+                save_checkpoint(checkpoint_path(job.folder, job.stage, epoch), last)
             save_checkpoint(job.path, last)
             write_metrics(job.metrics, last.history, stage=job.stage)
             progress.epoch(last.history[-1])
@@ -262,7 +298,7 @@ def _run_epoch(job: _Job, rig: _Rig, *, epoch: int, last: Checkpoint | None, pro
         "epoch": epoch,
         "epochs": job.recipe.epochs,
         "train_loss": train_loss,
-        "val_dice": score,
+        f"val_{job.score}": score,
         "lr": rate,
         "seconds": time.perf_counter() - started,
     }
@@ -281,6 +317,7 @@ def _run_epoch(job: _Job, rig: _Rig, *, epoch: int, last: Checkpoint | None, pro
         best_score=best_score,
         best_model=best_model,
         history=[*([] if last is None else last.history), line],
+        constraint=job.demands,
     )
 
 
@@ -328,4 +365,5 @@ def _losses(job: _Job, rig: _Rig, images: Tensor, masks: Tensor) -> Tensor:
 
 
 def _what_is_kept(job: _Job, epoch: int) -> str:
-    return f"{job.path} keeps epoch {epoch - 1}." if epoch > 1 else "no epoch was finished, so nothing is kept."
+    first = (job.recipe.skip_epochs or 0) + 1
+    return f"{job.path} keeps epoch {epoch - 1}." if epoch > first else "no epoch was finished, so nothing is kept."

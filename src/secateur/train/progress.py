@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self, TypeVar, final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from secateur.records import Record
 
@@ -21,6 +21,18 @@ def watched(items: Iterable[Item], what: str, console: Console | None) -> Iterat
         return
     with Progress(console=console, transient=True) as bar:
         yield bar.track(items, description=what)
+
+
+@contextmanager
+def waiting(what: str, console: Console | None) -> Iterator[None]:
+    """Show on a terminal that ``what`` is under way, and for how long, where nothing tells how much is left."""
+    if console is None or not console.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 @final
@@ -67,7 +79,9 @@ class EpochProgress:
 
     def epoch(self, line: Record) -> None:
         """One epoch is done; ``line`` is its record in ``metrics.jsonl``."""
-        numbers = f"loss {line['train_loss']:.4f}  Dice {line['val_dice']:.4f}"
+        score = next(key for key in line if key.startswith("val_"))
+        name = score.removeprefix("val_").replace("_", " ").capitalize()
+        numbers = f"loss {line['train_loss']:.4f}  {name} {line[score]:.4f}"
         self._bar.update(self._task, epoch=line["epoch"], numbers=numbers)
         if self._console is not None and not self._console.is_terminal:
             text = f"{self._stage}  epoch {line['epoch']}/{line['epochs']}  {numbers}  {line['seconds']:.1f} s"

@@ -1,9 +1,9 @@
 """How a stage of training runs: settings as frozen data, checked when they are made."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _WARM_UP = 0.3  # share of the steps over which one_cycle rises
 _INITIAL = 0.04  # share of the highest rate at which it starts
@@ -32,6 +32,9 @@ class TrainRecipe(BaseModel):
             keeps one outlying batch from dominating the running moments.
         seed: decides the order of samples and the drop-out of every epoch.
         workers: processes that load data; 0 loads in the training process. Never changes a result.
+        keep_epoch: the epoch of which a checkpoint is kept for good, as ``<stage>-epoch-<k>.pt``, to rewind to later.
+        skip_epochs: epochs at the start that are left out, as if they had been trained: the rest of the schedule
+            and of the order of samples, repeated from weights that were rewound (Renda et al. 2020).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,6 +48,19 @@ class TrainRecipe(BaseModel):
     gradient_clip: float = Field(1.0, gt=0)
     seed: int = Field(0, ge=0)
     workers: int = Field(0, ge=0)
+    keep_epoch: int | None = Field(None, ge=1)
+    skip_epochs: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _lie_within(self) -> Self:
+        skipped = self.skip_epochs or 0
+        if skipped >= self.epochs:
+            raise ValueError(f"skip_epochs {skipped} leaves none of {self.epochs} epochs; skip fewer")
+        if self.keep_epoch is not None and not skipped < self.keep_epoch <= self.epochs:
+            raise ValueError(
+                f"keep_epoch {self.keep_epoch} is not trained; give one from {skipped + 1} to {self.epochs}"
+            )
+        return self
 
 
 class DistillationRecipe(BaseModel):
