@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from secateur import pipeline, sweep
+from secateur import measures, sweep
 from secateur.cells import Kind, plan_cells
 from secateur.errors import CheckError, InputError
-from secateur.pipeline import Session
 from secateur.recipes import RECIPES
 from secateur.recipes.recipe import parse_settings
 from secateur.recipes.sweep import SweepRecipe
 from secateur.records import read_record
+from secateur.session import Session
 from test_cli import _SETTINGS, SMALL, run
 from test_killed_runs import finish, start
 
@@ -106,7 +106,7 @@ def test_its_page_is_made_again_from_the_record_alone(whole, tmp_path, monkeypat
 
 @pytest.mark.parametrize("stop_at", [2, 5])
 def test_a_sweep_that_was_stopped_in_a_cell_goes_on_to_the_same_record(whole, tmp_path, monkeypatch, stop_at):
-    evaluate, calls = pipeline.evaluate, []
+    evaluate, calls = measures.evaluate, []
 
     def interrupted(*arguments, **options):
         calls.append(arguments)
@@ -114,7 +114,7 @@ def test_a_sweep_that_was_stopped_in_a_cell_goes_on_to_the_same_record(whole, tm
             raise KeyboardInterrupt
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "evaluate", interrupted)
+    monkeypatch.setattr(measures, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep(recipe(*_FEW), tmp_path / "cut", session())
     stopped = read_record(tmp_path / "cut" / "sweep.json")
@@ -125,7 +125,7 @@ def test_a_sweep_that_was_stopped_in_a_cell_goes_on_to_the_same_record(whole, tm
 def test_nothing_is_done_twice(whole, monkeypatch):
     out, record = whole
     monkeypatch.setattr(sweep, "_make", None)
-    monkeypatch.setattr(pipeline, "latencies", None)
+    monkeypatch.setattr(measures, "latencies", None)
     assert sweep.sweep(recipe(*_FEW), out, session(resume=True))["cells"] == record["cells"]
 
 

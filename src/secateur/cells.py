@@ -15,7 +15,9 @@ class Kind(StrEnum):
 
     DENSE = "dense"
     PRUNED = "pruned"
+    SPARSE = "sparse"  # single weights are zero
     SCRATCH = "scratch"  # the shape of a pruned network, trained from fresh weights
+    SMALL = "small"  # thinner in every layer, trained from fresh weights
 
 
 @final
@@ -46,10 +48,10 @@ class Cell:
     @property
     def epochs(self) -> int:
         """How long it trains."""
-        recovery = self.recipe.pruning.recovery
-        if self.kind is Kind.PRUNED:
-            return recovery.epochs if recovery else 0
-        return self.recipe.training.epochs
+        if self.kind not in (Kind.PRUNED, Kind.SPARSE):
+            return self.recipe.training.epochs
+        recovery = (self.recipe.pruning if self.kind is Kind.PRUNED else self.recipe.sparsity).recovery
+        return recovery.epochs if recovery else 0
 
     @property
     def recovered(self) -> bool:
@@ -72,16 +74,16 @@ class Cell:
 def plan_cells(recipe: Recipe) -> tuple[Cell, ...]:
     """Every cell of the sweep, in the order in which they are run: what takes longest, scratch, comes last."""
     sweep = recipe.sweep
-    dense = [_dense(recipe, seed) for seed in sweep.seeds]
+    dense = [dense_cell(recipe, seed) for seed in sweep.seeds]
     first = dense[0]
     repeated = sweep.keep_ratios if sweep.repeated_keep_ratios is None else sweep.repeated_keep_ratios
     cells = [*dense, *(cell for parent in dense for keep in repeated for cell in _compared(parent, sweep, keep))]
     for keep in sweep.keep_ratios:
         cells += [] if keep in repeated else _compared(first, sweep, keep)
     for keep in sweep.one_shot_keep_ratios:
-        cells += [_unrecovered(_cut(first, criterion, keep)) for criterion in sweep.criteria]
+        cells += [_unrecovered(cut_cell(first, criterion, keep)) for criterion in sweep.criteria]
     for parent in dense if sweep.scoring_samples else ():
-        whole = _cut(parent, sweep.criteria[0], sweep.samples_keep_ratio)  # scored with all frames
+        whole = cut_cell(parent, sweep.criteria[0], sweep.samples_keep_ratio)  # scored with all frames
         if {whole.name, _unrecovered(whole).name}.isdisjoint(cell.name for cell in cells):
             cells.append(_unrecovered(whole))
         cells += [_sampled(whole, samples) for samples in sweep.scoring_samples]
@@ -92,23 +94,26 @@ def plan_cells(recipe: Recipe) -> tuple[Cell, ...]:
 def _compared(dense: Cell, sweep: SweepRecipe, keep: float) -> Iterator[Cell]:
     """The rows at one budget of one dense network: every criterion, and what the leading one is compared with."""
     for criterion in sweep.criteria:
-        yield _cut(dense, criterion, keep)
+        yield cut_cell(dense, criterion, keep)
     if keep in sweep.scratch_keep_ratios:
         yield _scratch(dense, sweep, keep, matched="epochs")
     if keep in sweep.distilled_keep_ratios:
-        cell = _cut(dense, sweep.criteria[0], keep)
+        cell = cut_cell(dense, sweep.criteria[0], keep)
         yield _changed(cell, "distilled", {"kind": "distilled"}, {"pruning.distillation": {}})
 
 
-def _dense(recipe: Recipe, seed: int) -> Cell:
-    own = recipe.model_copy(update={"sweep": SweepRecipe()})  # a cell is a run like any other
-    settings: dict[str, Any] = {"training.seed": seed, "pruning.seed": seed}
-    if recipe.pruning.recovery is not None:
-        settings["pruning.recovery.seed"] = seed
+def dense_cell(recipe: Recipe, seed: int) -> Cell:
+    """The dense network of one seed."""
+    own = recipe.model_copy(update={"sweep": SweepRecipe(), "ratios": None})  # a cell is a run like any other
+    settings: dict[str, Any] = {"training.seed": seed, "pruning.seed": seed, "sparsity.seed": seed}
+    for stage in ("pruning", "sparsity"):
+        if getattr(recipe, stage).recovery is not None:
+            settings[f"{stage}.recovery.seed"] = seed
     return Cell(f"seed-{seed}/dense", Kind.DENSE, seed, own.with_settings(settings))
 
 
-def _cut(dense: Cell, criterion: str, keep: float) -> Cell:
+def cut_cell(dense: Cell, criterion: str, keep: float) -> Cell:
+    """What ``criterion`` leaves of a dense network at one budget."""
     return Cell(
         name=f"seed-{dense.seed}/{criterion}-{100 * keep:g}",
         kind=Kind.PRUNED,
@@ -131,7 +136,7 @@ def _sampled(cell: Cell, samples: int) -> Cell:
 
 def _scratch(dense: Cell, sweep: SweepRecipe, keep: float, *, matched: str) -> Cell:
     """The shape of the leading cut, trained as long as dense network and recovery together, in epochs or in MACs."""
-    shape = _cut(dense, sweep.criteria[0], keep)
+    shape = cut_cell(dense, sweep.criteria[0], keep)
     epochs = round(dense.epochs / (keep if matched == "macs" else 1)) + shape.epochs
     name = f"seed-{dense.seed}/scratch-{100 * keep:g}" + ("-macs" if matched == "macs" else "")
     return replace(

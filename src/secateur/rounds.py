@@ -4,14 +4,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from secateur.cost.macs import graph_macs, graph_params
-from secateur.data.dataset import PolypSet
 from secateur.graph.records import ChannelGraph
 from secateur.nets.spec import ModelSpec
 from secateur.prune.allocate import allocate
@@ -26,7 +26,7 @@ from secateur.prune.trial import trace
 from secateur.recipes.pruning import PruneRecipe
 from secateur.records import Record, read_record, write_record
 from secateur.store.networks import load, read_architecture, save
-from secateur.tasks.polyp import PolypTask
+from secateur.tasks.task import Task, TaskSet
 from secateur.train.loop import FitResult, fit
 from secateur.train.progress import watched
 from secateur.train.recipe import TrainRecipe
@@ -41,9 +41,9 @@ class PruningJob:
     dense: nn.Module
     graph: ChannelGraph
     spec: ModelSpec
-    task: PolypTask
-    train_set: PolypSet
-    val_set: PolypSet
+    task: Task
+    train_set: TaskSet
+    val_set: TaskSet
     recipe: PruneRecipe
     seed: int
     folder: Path
@@ -76,11 +76,12 @@ def prune_in_rounds(job: PruningJob) -> PruningResult:
         graph = job.graph.keep(plan.kept)
         recovery = _recovery(job.recipe, number)
         if recovery is None:
-            training = {"epochs": 0, "best_epoch": 0, "best_val_dice": cut["val_dice_before"], "seconds": 0.0}
+            before = cut[f"val_{job.task.score}_before"]
+            training = {"epochs": 0, "best_epoch": 0, f"best_val_{job.task.score}": before, "seconds": 0.0}
         else:
             stages.append(_recover(job, recovery, number, model))
-            training = training_record(stages, epochs=_epochs(job.recipe))
-        rounds.append({**cut, "val_dice_after": training["best_val_dice"]})
+            training = training_record(stages, epochs=_epochs(job.recipe), score=job.task.score)
+        rounds.append({**cut, f"val_{job.task.score}_after": training[f"best_val_{job.task.score}"]})
     return PruningResult(model, plan, _record(job.recipe, job.graph, graph, rounds), training)
 
 
@@ -96,12 +97,12 @@ def trace_within_reach(model: nn.Module, size: int, recipe: PruneRecipe) -> Chan
     return graph
 
 
-def training_record(stages: Sequence[FitResult], epochs: int) -> Record:
+def training_record(stages: Sequence[FitResult], epochs: int, *, score: str) -> Record:
     """What ``run.json`` says of training: of all stages the time, of the last the best epoch."""
     return {
         "epochs": epochs,
         "best_epoch": stages[-1].best_epoch,
-        "best_val_dice": stages[-1].best_score,
+        f"best_val_{score}": stages[-1].best_score,
         "seconds": sum(stage.seconds for stage in stages),
     }
 
@@ -124,7 +125,7 @@ def _cut(
         "round": number,
         "keep_ratio": geometric(number, job.recipe.rounds, job.recipe.keep_ratio),
         "macs": step.reached["macs"],
-        "val_dice_before": job.task.validate(small, job.val_set),
+        f"val_{job.task.score}_before": job.task.validate(small, job.val_set),
         "seconds": time.perf_counter() - started,
         "scoring": scoring,
         "proof": proof.to_record(),
@@ -147,7 +148,8 @@ def _allocate(recipe: PruneRecipe, graph: ChannelGraph, scores: Scores, budget: 
 
 def _score(job: PruningJob, model: nn.Module, graph: ChannelGraph) -> tuple[Scores, Record]:
     criterion = CRITERIA[job.recipe.criterion](job.seed)
-    frames = DataLoader(job.train_set.unaugmented(job.recipe.scoring_samples), batch_size=8)
+    samples = cast("Dataset[tuple[Tensor, Tensor]]", job.train_set.unaugmented(job.recipe.scoring_samples))
+    frames = DataLoader(samples, batch_size=8)
     started = time.perf_counter()
     with watched(frames, "score", job.console) as batches:
         scores = criterion.score(model, graph, Evidence(batches, job.task.loss))
@@ -181,6 +183,7 @@ def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Modu
         loss=job.task.loss,
         train_set=job.train_set,
         validate=lambda network: job.task.validate(network, job.val_set),
+        score=job.task.score,
         recipe=recovery,
         folder=job.folder,
         stage=f"recover-{number}",

@@ -1,4 +1,4 @@
-"""Criteria x budgets x seeds: every cell a run folder of its own, and one record of them all.
+"""Criteria x budgets x seeds, or scopes x ratios x seeds: every cell a run folder of its own, one record of them all.
 
 Several processes may work on one sweep: each takes the next cell that nobody holds.
 """
@@ -15,16 +15,19 @@ from statistics import median
 import torch
 from filelock import FileLock, Timeout
 
-from secateur import pipeline
+from secateur import measures, pipeline
 from secateur.cells import Cell, Kind, plan_cells
 from secateur.cost.macs import count_macs, count_params
 from secateur.errors import CheckError, InputError, SecateurError
-from secateur.pipeline import Session, set_label
+from secateur.measures import set_label
+from secateur.ratio_cells import plan_ratio_cells
 from secateur.recipes.recipe import Recipe, read_recipe
 from secateur.records import Record, read_record, write_record
 from secateur.report.sweep import sweep_markdown, write_sweep_page
+from secateur.session import Session, decisive, task_of
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder, surroundings
+from secateur.tasks.task import Task
 
 RECORD = "sweep.json"
 _BENCH = "bench.json"
@@ -49,7 +52,9 @@ class _Sweep:
 
 
 def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
-    """Run every cell of ``recipe.sweep`` that is not done yet, then measure latency, and write record and page.
+    """Run every cell that ``recipe`` asks for and is not done yet, then measure latency, and write record and page.
+
+    The cells are those of ``recipe.ratios`` where it is given, of ``recipe.sweep`` otherwise.
 
     A cell that fails is recorded and shown, and the others go on; it is tried again by the next call.
 
@@ -57,7 +62,7 @@ def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
         InputError: the folder exists and ``session`` does not resume, or it holds a sweep of other settings.
         CheckError: a cell failed; record and page are written.
     """
-    cells = plan_cells(recipe)
+    cells = plan_cells(recipe) if recipe.ratios is None else plan_ratio_cells(recipe, recipe.ratios)
     _begin(recipe, cells, out, session)
     job = _Sweep(recipe, cells, out, replace(session, resume=True, overwrite=False), time.time())
     try:
@@ -164,19 +169,23 @@ def _run_cell(job: _Sweep, cell: Cell) -> None:
 def _make(job: _Sweep, cell: Cell) -> Record:
     """Train or cut the cell's network, and measure it on every set."""
     path = job.out / cell.name
-    if cell.kind is Kind.PRUNED:
-        run = pipeline.prune(RunFolder(job.out / str(cell.needs)), cell.recipe, path, job.session)
+    task = task_of(cell.recipe)
+    cut_from_dense = cell.kind in (Kind.PRUNED, Kind.SPARSE)
+    if cut_from_dense:
+        cut_as = pipeline.prune if cell.kind is Kind.PRUNED else pipeline.sparsify
+        run = cut_as(RunFolder(job.out / str(cell.needs)), cell.recipe, path, job.session)
     else:
         shape = RunFolder(job.out / cell.needs) if cell.needs else None
         run = pipeline.train(cell.recipe, path, job.session, shape_of=shape)
     sets = _sets(job.recipe)
     records = {label: _evaluate(job, run, cell, source) for label, source in sets.items()}
     cut, rounds = None, {}
-    if cell.kind is Kind.PRUNED:
-        rounds = {"val_dice_before": read_record(path / "prune.json")["rounds"][-1]["val_dice_before"]}
+    if cut_from_dense:
+        key = f"val_{task.score}_before"
+        rounds = {key: read_record(path / "prune.json")["rounds"][-1][key]}
         cut = {
             label: _compact(
-                _evaluate(job, run, cell, source, before_recovery=True) if cell.recovered else records[label]
+                _evaluate(job, run, cell, source, before_recovery=True) if cell.recovered else records[label], task
             )
             for label, source in sets.items()
         }
@@ -186,18 +195,27 @@ def _make(job: _Sweep, cell: Cell) -> Record:
         "error": None,
         "macs": count_macs(model, torch.zeros(1, 3, side, side)),
         "params": count_params(model),
+        **_sparsity(cell, path),
         "epochs": cell.epochs,
         "training_seconds": run.run["training"]["seconds"],
-        "best_val_dice": run.run["training"]["best_val_dice"],
+        f"best_val_{task.score}": run.run["training"][f"best_val_{task.score}"],
         **rounds,
         "ids": {label: [case["id"] for case in record["cases"]] for label, record in records.items()},
-        "evaluations": {label: _compact(record) for label, record in records.items()},
+        "evaluations": {label: _compact(record, task) for label, record in records.items()},
         "before_recovery": cut,
     }
 
 
+def _sparsity(cell: Cell, path: Path) -> Record:
+    """Of a sparse network: what is left where, what died, and what it takes on disk."""
+    if cell.kind is not Kind.SPARSE:
+        return {}
+    pruned = read_record(path / "prune.json")
+    return {"sparsity": {key: pruned[key] for key in ("reached", "masks", "sizes", "warnings")}}
+
+
 def _evaluate(job: _Sweep, run: RunFolder, cell: Cell, source: str | None, *, before_recovery: bool = False) -> Record:
-    return pipeline.evaluate(
+    return measures.evaluate(
         run,
         job.session,
         source=source,
@@ -206,10 +224,12 @@ def _evaluate(job: _Sweep, run: RunFolder, cell: Cell, source: str | None, *, be
     )
 
 
-def _compact(evaluation: Record) -> Record:
-    """Dice case by case, for paired comparisons, and the summary of everything else."""
-    dice = [case["dice"] for case in evaluation["cases"]]
-    return {"dice": dice, **{key: evaluation[key] for key in ("metrics", "polyps", "false_polyp_frames")}}
+def _compact(evaluation: Record, task: Task) -> Record:
+    """What comparisons pair, case by case, and the summary of everything else."""
+    cases = evaluation["cases"]
+    paired = {name: [case[name] for case in cases] for name in task.paired}
+    summaries = {key: value for key, value in evaluation.items() if isinstance(value, dict)}
+    return {**paired, **summaries}
 
 
 def _measure(job: _Sweep) -> None:
@@ -227,7 +247,7 @@ def _measure(job: _Sweep) -> None:
     with _held(job.out, "bench") as mine:
         if mine and len(runs) > 1 and _timed(job) != set(runs):
             job.say(f"latency of {len(runs)} networks")
-            bench, frames = pipeline.latencies(runs, job.recipe), pipeline.frame_rates(runs, job.recipe)
+            bench, frames = measures.latencies(runs, job.recipe), measures.frame_rates(runs, job.recipe)
             write_record(job.out / _FRAMES, frames)
             write_record(job.out / _BENCH, bench)  # last: it says that both are there
 
@@ -264,7 +284,7 @@ def _read_cell(out: Path, cell: Cell) -> Record | None:
     record = _optional(_record_path(out, cell))
     if record is not None and record["status"] == "done":
         written, asked = read_recipe(path / "recipe.yaml"), cell.recipe
-        if pipeline.decisive(written, record["kind"]) != pipeline.decisive(asked, cell.kind):
+        if decisive(written, record["kind"]) != decisive(asked, cell.kind):
             raise InputError(
                 f"{path} was made with other settings than this sweep has; give another --out, or the old settings."
             )

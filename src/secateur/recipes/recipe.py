@@ -12,6 +12,8 @@ from secateur.deploy.timing import BenchRecipe
 from secateur.errors import RecipeError
 from secateur.nets.spec import ModelSpec
 from secateur.recipes.pruning import PruneRecipe
+from secateur.recipes.ratios import RatioSweepRecipe
+from secateur.recipes.sparsity import SparsityRecipe
 from secateur.recipes.sweep import SweepRecipe
 from secateur.records import atomic_path
 from secateur.train.recipe import TrainRecipe
@@ -25,22 +27,26 @@ class Recipe(BaseModel):
         network: how to build the dense network.
         data: where cases come from, and the side of the network's input.
         training: of the dense network.
-        pruning: cut and recovery.
+        pruning: which filters are cut, and recovery.
+        sparsity: which single weights are taken out instead, and recovery.
         bench: runtimes and threads for latency.
         bench_size: side in pixels of the frame for which latency is measured.
-        sweep: which cuts `secateur sweep` compares.
+        sweep: which cuts of filters `secateur sweep` compares, over budgets.
+        ratios: which sparse networks it compares instead, over compression ratios; None where it compares cuts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["polyp"] = "polyp"
+    task: Literal["polyp", "nuclei"] = "polyp"
     network: ModelSpec
     data: DataRecipe = DataRecipe()
     training: TrainRecipe = TrainRecipe()
     pruning: PruneRecipe = PruneRecipe()
+    sparsity: SparsityRecipe = SparsityRecipe()
     bench: BenchRecipe = BenchRecipe()
     bench_size: int = Field(352, ge=32)
     sweep: SweepRecipe = SweepRecipe()
+    ratios: RatioSweepRecipe | None = None
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Recipe":
         """A copy with some settings replaced, by dotted keys such as ``training.epochs``.

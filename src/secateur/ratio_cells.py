@@ -1,0 +1,66 @@
+"""The cells of a sweep over compression ratios: scopes x ratios x seeds, and the rows beside them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from secateur.cells import Cell, Kind, cut_cell, dense_cell
+from secateur.nets.thinner import thinner
+from secateur.recipes.ratios import RatioSweepRecipe
+from secateur.recipes.recipe import Recipe
+
+
+def plan_ratio_cells(recipe: Recipe, ratios: RatioSweepRecipe) -> tuple[Cell, ...]:
+    """Every cell of the sweep, in the order in which they are run: what is trained from fresh weights comes last."""
+    dense = [dense_cell(recipe, seed) for seed in ratios.seeds]
+    repeated = ratios.compressions if ratios.repeated_compressions is None else ratios.repeated_compressions
+    cells = [*dense]
+    for parent in dense:
+        for compression in ratios.compressions:
+            if parent is dense[0] or compression in repeated:
+                cells += _compared(parent, ratios, compression)
+    cells += [cut_cell(dense[0], recipe.pruning.criterion, keep) for keep in ratios.structured_keep_ratios]
+    return tuple(sorted(cells, key=lambda cell: cell.kind is Kind.SMALL))
+
+
+def _compared(dense: Cell, ratios: RatioSweepRecipe, compression: float) -> Iterator[Cell]:
+    """The rows at one ratio of one dense network."""
+    if compression == 1:  # no weight leaves, whatever the scope
+        yield _sparse(dense, "layer", compression)
+        return
+    for scope in ratios.scopes:
+        cell = _sparse(dense, scope, compression)
+        yield cell
+        if compression in ratios.unrecovered_compressions:
+            unrecovered = cell.recipe.with_settings({"sparsity.recovery": None})
+            yield replace(cell, name=f"{cell.name}-cut", recipe=unrecovered)
+    if compression in ratios.random_compressions:
+        yield _sparse(dense, "layer", compression, score="random")
+    if compression in ratios.small_compressions:
+        yield _small(dense, compression)
+
+
+def _sparse(dense: Cell, scope: str, compression: float, *, score: str = "magnitude") -> Cell:
+    settings = {"sparsity.scope": scope, "sparsity.compression": compression, "sparsity.score": score}
+    variant = {"kind": "weights", "scope": scope, "compression": compression, "score": score}
+    return Cell(
+        name=f"seed-{dense.seed}/{scope if score == 'magnitude' else score}-x{compression:g}",
+        kind=Kind.SPARSE,
+        seed=dense.seed,
+        recipe=dense.recipe.with_settings(settings),
+        needs=dense.name,
+        variant=variant,
+    )
+
+
+def _small(dense: Cell, compression: float) -> Cell:
+    """A thinner network from fresh weights, for as many epochs as dense training and recovery take together."""
+    recovery = dense.recipe.sparsity.recovery
+    epochs = dense.epochs + (recovery.epochs if recovery else 0)
+    own = dense.recipe.with_settings({"training.epochs": epochs})
+    return Cell(
+        name=f"seed-{dense.seed}/small-x{compression:g}",
+        kind=Kind.SMALL,
+        seed=dense.seed,
+        recipe=own.model_copy(update={"network": thinner(own.network, compression)}),
+        variant={"kind": "small", "compression": compression, "epochs": epochs},
+    )

@@ -1,0 +1,62 @@
+"""Recipes for single nuclei in H&E tissue, with weights pruned by magnitude (arXiv 2206.07422)."""
+
+from secateur.data.sources import DataRecipe
+from secateur.deploy.timing import BenchRecipe
+from secateur.nets.nuclei import two_networks
+from secateur.recipes.ratios import RatioSweepRecipe
+from secateur.recipes.recipe import Recipe
+from secateur.recipes.sparsity import SparsityRecipe
+from secateur.train.recipe import TrainRecipe
+
+_COMPRESSIONS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100)
+
+
+def nuclei() -> Recipe:
+    """Two U-Nets of 1.9 M parameters each, one for the mask and one for the distances, on windows of 128x128."""
+    return Recipe(
+        task="nuclei",
+        network=two_networks(),
+        data=DataRecipe(size=128, train=40, val=8, test=12),
+        training=TrainRecipe(epochs=60),
+        sparsity=SparsityRecipe(recovery=TrainRecipe(epochs=12, learning_rate=5e-4, schedule="cosine")),
+        bench=BenchRecipe(threads=2),
+        bench_size=256,
+    )
+
+
+def nuclei_study() -> Recipe:
+    """What layer-wise and network-wide magnitude pruning leave of mask, distances and nuclei, ratio by ratio."""
+    recipe = nuclei()
+    changes = {
+        "data": recipe.data.model_copy(update={"source": "nuclei_kumar"}),
+        "training": recipe.training.model_copy(update={"precision": "bfloat16"}),
+        "sparsity": recipe.sparsity.model_copy(
+            update={
+                "recovery": TrainRecipe(epochs=12, learning_rate=5e-4, schedule="cosine", precision="bfloat16"),
+            }
+        ),
+        "ratios": RatioSweepRecipe(
+            compressions=_COMPRESSIONS,
+            seeds=(0, 1, 2),
+            repeated_compressions=(1, 5, 16, 20, 64),
+            random_compressions=(2, 5, 16, 64),
+            small_compressions=(5, 16, 64),
+            unrecovered_compressions=(2, 5, 16),
+            structured_keep_ratios=(0.5, 0.25, 0.1),
+        ),
+    }
+    return recipe.model_copy(update=changes)
+
+
+def nuclei_demo() -> Recipe:
+    """The same job on synthetic tiles in a few minutes, with small networks."""
+    recipe = nuclei()
+    changes = {
+        "network": two_networks((8, 16, 32, 64)),
+        "data": DataRecipe(size=64, train=24, val=4, test=6),
+        "training": TrainRecipe(epochs=16, learning_rate=3e-3),
+        "sparsity": SparsityRecipe(recovery=TrainRecipe(epochs=8, learning_rate=1e-3, schedule="cosine")),
+        "bench": BenchRecipe(threads=2, seconds=4),
+        "bench_size": 128,
+    }
+    return recipe.model_copy(update=changes)
