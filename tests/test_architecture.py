@@ -16,8 +16,11 @@ HOUSE = (  # from the ground up; a room imports only from rows above it here
     {"prune", "train", "deploy", "report"},
     {"store", "tasks"},
     {"recipes"},
-    {"rounds", "inspection", "health", "cells"},
-    {"pipeline"},
+    {"opening"},
+    {"rounds", "without_data", "health", "cells"},
+    {"sparsify", "ratio_cells", "session"},
+    {"measures"},
+    {"pipeline", "inspection"},
     {"sweep"},
     {"cli"},
 )

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from secateur.cli import main
-from secateur.pipeline import with_dense
+from secateur.measures import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
 from secateur.records import read_record
@@ -188,7 +188,7 @@ def test_inspect_and_its_dry_run(runs, monkeypatch, capsys):
     code, out, err = run(
         monkeypatch, capsys, "inspect", "monai.networks.nets:BasicUNet", "--kwargs", kwargs,
         "--input-shape", "1,3,64,64",
-        "--macs-keep", 0.5, "--round-to", 4, "--json", "inspect.json",
+        "--macs-keep", 0.5, "--round-to", 4, "--min-channels", 4, "--json", "inspect.json",
     )  # fmt: skip
     assert code == 0, err
     record = read_record(runs / "inspect.json")

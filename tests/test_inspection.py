@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import secateur as sc
-from secateur import inspection
 from secateur.cost.macs import count_macs, count_params
 from secateur.errors import BudgetError, InputError
 from secateur.graph.describe import describe, table
-from secateur.inspection import inspect, open_model
+from secateur.inspection import dry_run_recipe, inspect
+from secateur.opening import OpenedModel, open_model
 from secateur.prune.allocate import Floors
 from secateur.store.networks import load
+from secateur.without_data import cut_recipe
 
 RUN = Path(__file__).parent / "fixtures" / "schema-1"
 
@@ -65,7 +66,8 @@ def test_the_table_shows_all_of_it(graph):
 
 def test_the_recipe_of_a_run_folder_sets_the_floors():
     """The run's recipe keeps at least half of each width and two channels, in steps of one."""
-    record = inspect(str(RUN), macs_keep=0.85)
+    opened = open_model(str(RUN))
+    record = inspect(opened, dry_run=dry_run_recipe(str(RUN), {"pruning.keep_ratio": 0.85}))
     dry = record["dry_run"]
     assert (dry["round_to"], dry["min_channels"], dry["min_keep_ratio"]) == (1, 2, 0.5)
     assert dry["budget"] == {"kind": "macs", "keep_ratio": 0.85}
@@ -74,8 +76,10 @@ def test_the_recipe_of_a_run_folder_sets_the_floors():
     assert dry["macs"] / record["macs"] == pytest.approx(dry["macs_keep_ratio"])
     assert dry["macs_keep_ratio"] <= 0.85
     with pytest.raises(BudgetError, match=r"with at least 2 channels and 50% of its width"):
-        inspect(str(RUN), macs_keep=0.05)
-    assert inspect(str(RUN), macs_keep=0.85, round_to=2)["dry_run"]["round_to"] == 2
+        inspect(opened, dry_run=dry_run_recipe(str(RUN), {"pruning.keep_ratio": 0.05}))
+    coarser = dry_run_recipe(str(RUN), {"pruning.keep_ratio": 0.85, "pruning.round_to": 2})
+    assert inspect(opened, dry_run=coarser)["dry_run"]["round_to"] == 2
+    assert dry_run_recipe(str(RUN), {"pruning.criterion": "l2"}) is None
 
 
 @pytest.mark.parametrize(
@@ -99,22 +103,16 @@ def _allocate(graph, scores, share, floors):
     )  # fmt: skip
 
 
-def test_what_hits_its_floor_is_named_and_nothing_is_touched(monkeypatch):
+def test_what_hits_its_floor_is_named_and_nothing_is_touched():
     model = Net()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    opened = inspection.TrainedNetwork(model, (1, 3, 8, 8), None)
-    monkeypatch.setattr(inspection, "open_model", lambda *_, **__: opened)
-    dry = inspect("any", params_keep=0.55, round_to=8)["dry_run"]
+    recipe = cut_recipe({"pruning.budget": "params", "pruning.keep_ratio": 0.55})
+    dry = inspect(OpenedModel("any", model, (1, 3, 8, 8)), dry_run=recipe)["dry_run"]
     assert dry["budget"]["kind"] == "params"
     assert dry["params_keep_ratio"] <= 0.55
     assert dry["at_floor"] == [group for group, kept in dry["kept"].items() if kept == 8]
     assert dry["at_floor"]
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_two_budgets_are_refused_before_anything_is_opened():
-    with pytest.raises(BudgetError, match="not both"):
-        inspect("nowhere", macs_keep=0.5, params_keep=0.5)
 
 
 def test_open_model_takes_runs_and_builders():

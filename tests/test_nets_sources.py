@@ -11,10 +11,12 @@ from torch import nn
 
 import secateur as sc
 from secateur.errors import InputError, RecordError
-from secateur.inspection import inspect, open_model
+from secateur.inspection import inspect
 from secateur.nets.bundle import load_bundle
 from secateur.nets.checkpoint import put_weights_, read_checkpoint
 from secateur.nets.nnunet import load_nnunet
+from secateur.opening import open_model
+from secateur.without_data import cut_recipe
 
 DATASET = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "tumour": 2}, "file_ending": ".nii.gz"}
 OLD = {  # a configuration in the words of plans before nnU-Net 2.5
@@ -95,7 +97,8 @@ def test_a_trained_nnunet_folder_is_a_model(tmp_path):
     assert not trained.model.training
     image = torch.randn(trained.input_shape)
     assert torch.equal(trained.model(image), model(image))
-    record = inspect(str(root), macs_keep=0.5, round_to=1)
+    floors = {"pruning.round_to": 1, "pruning.min_channels": 1}
+    record = inspect(open_model(str(root)), dry_run=cut_recipe({"pruning.keep_ratio": 0.5, **floors}))
     assert record["input_shape"] == [1, 1, 4, 6, 8]
     assert record["dry_run"]["kept"] == {"first": 3}
     # the spec needs neither folder nor nnU-Net: what is pruned is saved and loaded like any other network
@@ -179,7 +182,7 @@ def test_nnunets_own_networks(tmp_path, configuration, widths):
     assert torch.equal(trained.model(image), model.eval()(image)[0])
     deep = load_nnunet(root, deep_supervision=True).model(image)
     assert [tuple(output.shape) for output in deep] == [(1, 3, 16, 16), (1, 3, 8, 8)]
-    assert inspect(str(root))["groups"] > 4
+    assert inspect(open_model(str(root)))["groups"] > 4
 
 
 def write_bundle(root, network_def, state, *, spatial_shape=(16, 16), **entries):
@@ -220,14 +223,14 @@ def test_a_monai_bundle_is_a_model(tmp_path, nested):
     assert trained.spec.builder == "monai.networks.nets.unet:UNet"
     assert trained.spec.kwargs["strides"] == [2]  # resolved: the bundle is not needed again
     assert repr(trained.spec.build()) == repr(model)
-    assert inspect(str(root))["groups"] == 2
+    assert inspect(open_model(str(root)))["groups"] == 2
 
 
 def test_sides_that_a_bundle_leaves_open_are_asked_for(tmp_path):
     root = write_bundle(tmp_path / "bundle", UNET, unet().state_dict(), spatial_shape=("16*n", "*"), classes=2)
     with pytest.raises(InputError, match="give --input-shape"):
-        inspect(str(root))
-    assert inspect(str(root), input_shape="1,3,8,8")["input_shape"] == [1, 3, 8, 8]
+        open_model(str(root))
+    assert open_model(str(root), input_shape="1,3,8,8").input_shape == (1, 3, 8, 8)
 
 
 def test_incomplete_bundles_say_what_is_missing(tmp_path):

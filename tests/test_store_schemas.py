@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import secateur as sc
 from secateur.inspection import inspect
+from secateur.opening import open_model
 from secateur.recipes.recipe import read_recipe
 from secateur.records import SCHEMA
 from secateur.store.networks import read_architecture
@@ -30,4 +31,4 @@ def test_an_old_run_folder_is_read(folder):
     expected = load_file(folder / "expected.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(sc.load(folder)(expected["image"]), expected["logits"])
-    assert inspect(str(folder))["params"] == plan.reached["params"]
+    assert inspect(open_model(str(folder)))["params"] == plan.reached["params"]

@@ -19,15 +19,16 @@ def bench(
     json: Json = None,
 ) -> None:
     """Measure latency on PyTorch, ONNX Runtime and OpenVINO, with threads and precision pinned."""
-    from secateur import pipeline
+    from secateur import measures
     from secateur.cli.options import session, write_json
     from secateur.cli.show import show_bench, show_frames
     from secateur.recipes.recipe import parse_settings
+    from secateur.session import read_run_recipe
     from secateur.store.runs import RunFolder
 
-    runs = pipeline.with_dense([RunFolder(path) for path in models])
-    recipe = pipeline.read_run_recipe(runs[0]).with_settings(parse_settings(settings or []))
-    record = pipeline.bench(runs, session(), recipe=recipe, frames=frames)
+    runs = measures.with_dense([RunFolder(path) for path in models])
+    recipe = read_run_recipe(runs[0]).with_settings(parse_settings(settings or []))
+    record = measures.bench(runs, session(), recipe=recipe, frames=frames)
     show_bench(record)
     if frames:
         show_frames(record["frames"])

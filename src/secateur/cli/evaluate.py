@@ -16,11 +16,11 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Measure Dice, IoU, precision, recall, HD95, lost polyps and false ones, case by case."""
-    from secateur import pipeline
+    from secateur import measures
     from secateur.cli.options import session, write_json
     from secateur.cli.show import show_evaluation
     from secateur.store.runs import RunFolder
 
-    record = pipeline.evaluate(RunFolder(model), session(), split=split, source=data, before_recovery=before_recovery)
+    record = measures.evaluate(RunFolder(model), session(), split=split, source=data, before_recovery=before_recovery)
     show_evaluation(record)
     write_json(json, record)

@@ -21,7 +21,7 @@ def report(
     """Write one HTML page that opens offline, from the records of run folders, or of a sweep, alone."""
     from rich.console import Console
 
-    from secateur import pipeline
+    from secateur import measures
     from secateur.cli.options import session
     from secateur.errors import InputError
     from secateur.records import atomic_path
@@ -36,8 +36,8 @@ def report(
         report_sweep(models[0], page, session())
         tables = sweep_tables(models[0])
     else:
-        runs = pipeline.with_dense([RunFolder(path) for path in models])
-        pipeline.report(runs, page, session(), title=title)
+        runs = measures.with_dense([RunFolder(path) for path in models])
+        measures.report(runs, page, session(), title=title)
         tables = markdown_table([run.path for run in runs])
     if markdown is not None:
         with atomic_path(markdown) as temporary:

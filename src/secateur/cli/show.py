@@ -15,9 +15,10 @@ _ROWS = 24  # a table longer than a screen is cut, and says so
 def show_training(run: Record, out: Path) -> None:
     """Best epoch and Dice."""
     training = run["training"]
+    key = next(key for key in training if key.startswith("best_val_"))
     _console.print(
-        f"best Dice on validation [bold]{training['best_val_dice']:.4f}[/] in epoch {training['best_epoch']} of "
-        f"{training['epochs']}, {training['seconds'] / 60:.1f} min; network in {out}",
+        f"best {_words(key.removeprefix('best_val_'))} on validation [bold]{training[key]:.4f}[/] in epoch "
+        f"{training['best_epoch']} of {training['epochs']}, {training['seconds'] / 60:.1f} min; network in {out}",
         soft_wrap=True,
     )
 
@@ -38,12 +39,64 @@ def show_pruning(record: Record, out: Path) -> None:
         f"{len(proof['untested'])} of {proof['reads']} reads untested",
         soft_wrap=True,
     )
-    for entry in record["rounds"]:
+    if proof.get("approximate"):
+        _console.print(f"approximate: statistics taken over what stays: {', '.join(proof['approximate'])}")
+    if record.get("at_floor"):
+        _console.print(f"at their floor: {', '.join(record['at_floor'])}", soft_wrap=True, markup=False)
+    _show_rounds(record["rounds"])
+    if "weights" in record:
         _console.print(
-            f"round {entry['round']}: Dice on validation {entry['val_dice_before']:.4f} before recovery, "
-            f"{entry['val_dice_after']:.4f} after"
+            f"weights from {record['weights'] or 'the builder itself: give --weights for trained ones'}; "
+            f"cut without data, so not recovered and not evaluated",
+            soft_wrap=True,
+            markup=False,
         )
     _console.print(f"network in {out}", soft_wrap=True)
+
+
+def show_sparsity(record: Record, out: Path) -> None:
+    """Weights kept by layer, what died, what it takes on disk, proof."""
+    masks, sizes, compaction = record["masks"], record["sizes"], record["compaction"]
+    table = _table("weights of", "number", "kept", "density")
+    for layer in masks["layers"]:
+        table.add_row(layer["name"], f"{layer['weights']:,}", f"{layer['kept']:,}", f"{layer['density']:.2%}")
+    _console.print(table)
+    _console.print(
+        f"{masks['kept']:,} of {masks['weights']:,} weights stay: compression {masks['compression']:.4g}, "
+        f"{masks['choice']}",
+        soft_wrap=True,
+    )
+    for warning in record["warnings"]:
+        _console.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
+    reached, dense = record["reached"], record["dense"]
+    _console.print(
+        f"dead filters taken out: {compaction['left']}; MACs {dense['macs'] / _MAC:.3f} G -> "
+        f"{reached['macs'] / _MAC:.3f} G ({reached['macs_keep_ratio']:.1%}); largest difference in eval mode "
+        f"{compaction['max_abs_diff']:.2g}",
+        soft_wrap=True,
+    )
+    _console.print(
+        f"on disk {sizes['compressed_bytes']:,} bytes; as dense safetensors {sizes['dense_bytes']:,}, "
+        f"gzip of that {sizes['gzip_bytes']:,}",
+        soft_wrap=True,
+    )
+    _show_rounds(record["rounds"])
+    _console.print(f"network in {out}", soft_wrap=True)
+
+
+def _show_rounds(rounds: list[Record]) -> None:
+    for entry in rounds:
+        score = next(key for key in entry if key.startswith("val_")).removeprefix("val_").removesuffix("_before")
+        after = entry.get(f"val_{score}_after")
+        _console.print(
+            f"round {entry['round']}: {_words(score)} on validation {entry[f'val_{score}_before']:.4f} before recovery"
+            + ("" if after is None else f", {after:.4f} after")
+        )
+
+
+def _words(score: str) -> str:
+    """``dice`` as ``Dice``, ``dice_and_correlation`` as ``Dice and correlation``."""
+    return score.replace("_", " ").capitalize()
 
 
 def show_evaluation(record: Record) -> None:
@@ -56,11 +109,30 @@ def show_evaluation(record: Record) -> None:
     synthetic = ", [yellow]synthetic data[/]" if record["synthetic"] else ""
     _console.print(f"{record['n_cases']} cases of {record['split']}{synthetic}")
     _console.print(table)
+    if record["task"] == "nuclei":
+        _show_nuclei(record)
+        return
     polyps, frames = record["polyps"], record["false_polyp_frames"]
     if polyps["lost"] is not None:
         seen = polyps["seen_by_dense"]
         _console.print(f"polyps lost by the cut: {polyps['lost']} of {seen} that the dense network saw")
     _console.print(f"frames with a false polyp: {frames['count']} of {frames['of']}")
+
+
+def _show_nuclei(record: Record) -> None:
+    nuclei, seconds = record["nuclei"], record["seconds"]
+    _console.print(
+        f"nuclei: {nuclei['kept']} of {nuclei['total']} kept, {nuclei['merged']} merged, {nuclei['split']} split, "
+        f"{nuclei['lost']} lost; {nuclei['spurious']} spurious",
+        soft_wrap=True,
+    )
+    if "kept_by_dense" in nuclei:
+        _console.print(
+            f"of the {nuclei['kept_by_dense']} that the dense network kept, the cut lost {nuclei['lost_by_cut']}, "
+            f"merged {nuclei['merged_by_cut']}, split {nuclei['split_by_cut']}",
+            soft_wrap=True,
+        )
+    _console.print("seconds per tile: " + ", ".join(f"{step} {value:.3f}" for step, value in seconds.items()))
 
 
 def show_parity(record: Record, folder: Path) -> None:
@@ -76,7 +148,9 @@ def show_parity(record: Record, folder: Path) -> None:
             _mark(row["passed"]),
         )
     _console.print(table)
-    _console.print(f"files in {folder}, compared with PyTorch on {record['cases']} cases", soft_wrap=True)
+    _console.print(
+        f"files in {folder}, compared with PyTorch on {record['cases']} {record.get('inputs', 'cases')}", soft_wrap=True
+    )
 
 
 def show_bench(record: Record) -> None:
@@ -115,6 +189,9 @@ def show_inspection(record: Record) -> None:
     _console.print(table)
     if len(record["group_table"]) > _ROWS:
         _console.print(f"... and {len(record['group_table']) - _ROWS} more groups (--json has all)")
+    for group in record["group_table"]:
+        for reason in group["approximate"]:
+            _console.print(f"approximate: {group['id']}: {reason}", soft_wrap=True, markup=False)
     for pin in record["pinned"]:
         _console.print(f"stays: {pin['module']} [{pin['channels']}]: {pin['reason']}", soft_wrap=True, markup=False)
     _console.print(

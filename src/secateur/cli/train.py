@@ -10,7 +10,8 @@ from secateur.cli.options import Data, Json, Out, Overwrite, RecipeName, Resume,
 
 def train(
     out: Out = Path("runs/dense"),
-    recipe: RecipeName = "polyp",
+    recipe: RecipeName = None,
+    task: Annotated[str | None, typer.Option(help="Clinical job: its recipe, where --recipe names none.")] = None,
     data: Data = None,
     settings: Settings = None,
     shape_of: Annotated[
@@ -27,7 +28,7 @@ def train(
     from secateur.store.runs import RunFolder
 
     run = pipeline.train(
-        find_recipe(recipe, settings, data),
+        find_recipe(recipe or task or "polyp", settings, data, task=task),
         out,
         session(resume=resume, overwrite=overwrite),
         shape_of=RunFolder(shape_of) if shape_of else None,

@@ -1,14 +1,13 @@
 """MONAI bundles: ``configs/`` that describe a network, ``models/model.pt`` with its weights."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.errors import InputError, RecordError
-from secateur.nets.checkpoint import put_weights_, read_checkpoint
+from secateur.nets.checkpoint import put_weights_, read_weights
 from secateur.nets.spec import ModelSpec
 from secateur.nets.trained import TrainedNetwork, read_json
 
@@ -43,10 +42,11 @@ def load_bundle(path: Path) -> TrainedNetwork:
     if config is None:
         raise RecordError(f"{path / 'configs'} has none of {', '.join(_CONFIGS)}.")
     model, spec = _network(path, config)
-    if not (path / _WEIGHTS).is_file():
+    file = path / _WEIGHTS
+    if not file.is_file():
         raise RecordError(f"{path} has no {_WEIGHTS}; download the bundle's weights, see its README.")
-    put_weights_(model, _state(read_checkpoint(path / _WEIGHTS), path / _WEIGHTS), path / _WEIGHTS)
-    return TrainedNetwork(model.eval(), _input_shape(path / "configs" / "metadata.json"), spec)
+    put_weights_(model, read_weights(file), file)
+    return TrainedNetwork(model.eval(), _input_shape(path / "configs" / "metadata.json"), spec, file)
 
 
 def _network(path: Path, config: Path) -> tuple[nn.Module, ModelSpec | None]:
@@ -68,23 +68,8 @@ def _network(path: Path, config: Path) -> tuple[nn.Module, ModelSpec | None]:
         raise RecordError(f"{config}: its network cannot be built ({type(error).__name__}: {reason}).") from error
     if not isinstance(model, nn.Module):
         raise RecordError(f"{config}: {name!r} builds a {type(model).__name__}, not a network.")
-    return model, ModelSpec(f"{module}:{builder}", arguments) if _is_json(arguments) else None
-
-
-def _state(checkpoint: object, file: Path) -> Mapping[str, Tensor]:
-    """The one mapping of names to tensors in a checkpoint: itself, or what it holds under a name such as ``model``."""
-    found = [entry for entry in [checkpoint, *_values(checkpoint)] if _holds_tensors(entry)]
-    if len(found) != 1:
-        raise RecordError(f"{file} holds {len(found)} sets of weights; save the network's state dict alone.")
-    return dict(found[0].items())
-
-
-def _values(checkpoint: object) -> list[Any]:  # whatever was saved
-    return list(checkpoint.values()) if isinstance(checkpoint, Mapping) else []
-
-
-def _holds_tensors(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and bool(entry) and all(isinstance(value, Tensor) for value in entry.values())
+    plain = _with_lists(arguments)
+    return model, ModelSpec(f"{module}:{builder}", plain) if _is_json(plain) else None
 
 
 def _input_shape(metadata: Path) -> tuple[int, ...] | None:
@@ -95,6 +80,13 @@ def _input_shape(metadata: Path) -> tuple[int, ...] | None:
     first: dict[str, Any] = next(iter(inputs.values()), {})
     shape = (1, first.get("num_channels"), *first.get("spatial_shape", ()))
     return shape if len(shape) > 2 and all(isinstance(size, int) for size in shape) else None
+
+
+def _with_lists(value: Any) -> Any:  # any argument of a network
+    """Lists in the place of tuples, which only expressions can make: builders take either."""
+    if isinstance(value, dict):
+        return {key: _with_lists(entry) for key, entry in value.items()}
+    return [_with_lists(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _is_json(arguments: object) -> bool:

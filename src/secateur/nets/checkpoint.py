@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secateur.errors import RecordError
@@ -43,6 +45,28 @@ def read_checkpoint(path: Path) -> Any:  # whatever was saved
         raise RecordError(f"{path} is not a readable checkpoint ({' '.join(str(error).split())[:200]}).") from error
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a network's state dict on the CPU, from ``.safetensors`` or as `read_checkpoint` does.
+
+    A checkpoint may be the state dict, or hold one under a name such as ``model`` or ``state_dict``.
+
+    Raises:
+        RecordError: the file is missing, damaged, or holds no such set of tensors, or several.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            weights: dict[str, Tensor] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise RecordError(f"{path} is not a readable safetensors file ({error}).") from error
+        return weights
+    checkpoint = read_checkpoint(path)
+    inside = list(checkpoint.values()) if isinstance(checkpoint, Mapping) else []
+    found = [entry for entry in [checkpoint, *inside] if _holds_tensors(entry)]
+    if len(found) != 1:
+        raise RecordError(f"{path} holds {len(found)} sets of weights; save the network's state dict alone.")
+    return dict(found[0].items())
+
+
 def put_weights_(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
     """Load ``weights`` into ``model``; wrappers' prefixes (``module.``, ``_orig_mod.``) are taken off the names.
 
@@ -55,6 +79,10 @@ def put_weights_(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     except RuntimeError as error:
         first = [line.strip() for line in str(error).splitlines() if line.strip()][1:2]
         raise RecordError(
-            f"the weights in {source} are not those of the {type(model).__name__} that is described beside it "
+            f"the weights in {source} are not those of the {type(model).__name__} that they are for "
             f"({' '.join(first)[:200]}); do both come from the same training?"
         ) from error
+
+
+def _holds_tensors(entry: object) -> bool:
+    return isinstance(entry, Mapping) and bool(entry) and all(isinstance(value, Tensor) for value in entry.values())

@@ -74,7 +74,7 @@ def load_nnunet(path: Path, *, deep_supervision: bool = False) -> TrainedNetwork
         ) from error
     model = spec.build().eval()
     put_weights_(model, weights, file)
-    return TrainedNetwork(model, shape, spec)
+    return TrainedNetwork(model, shape, spec, file)
 
 
 def build_nnunet(

@@ -19,11 +19,13 @@ class TrainedNetwork:
         model: in eval mode, on the CPU.
         input_shape: of one sample with its batch dimension, ``(1, C, *space)``; None where nothing says.
         spec: how to build it again without the folder; None where its arguments are not plain values.
+        weights: the file that they were read from.
     """
 
     model: nn.Module
     input_shape: tuple[int, ...] | None
     spec: ModelSpec | None
+    weights: Path
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class RunFolder:
         Raises:
             InputError: the folder exists and neither was asked for, or another run was begun in it.
         """
-        taken = self._is_taken()
+        taken = self.is_taken()
         if taken and not resume and not overwrite:
             raise InputError(
                 f"{self.path} exists; give another --out, --resume to go on, or --overwrite to begin again."
@@ -93,7 +93,7 @@ class RunFolder:
         if not (self.path / "checkpoints").exists():
             self._empty()
 
-    def _is_taken(self) -> bool:
+    def is_taken(self) -> bool:
         """Whether anything is there besides what a process killed in its first write left."""
         if not self.path.is_dir():
             return self.path.exists()
