@@ -1,9 +1,10 @@
-"""Speed and reach of the engine over the zoo, beside Torch-Pruning as shipped: writes one JSON record.
+"""Speed, memory and reach of the engine over the zoo, beside Torch-Pruning as shipped: writes one JSON record.
 
     python benchmarks/engine.py benchmarks/records/engine.json [NAME ...]
 
 Every network has a process of its own, in which both engines work on it in turn. Networks of packages that are not
-installed are named and left out. The tables go to standard output, as Markdown. Run it when nothing else runs.
+installed are named and left out. The tables go to standard output, as Markdown, under what their columns mean. Run it
+when nothing else runs.
 """
 
 import copy
@@ -30,17 +31,14 @@ from secateur.store.runs import surroundings
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from masking import halving, scramble_, silenced
-from networks import MONAI, SHIPPED, Shipped
-from zoo_nnunet import NNUNET, nnunet
-from zoo_smp import SMP
+from zoo import ALL
+from zoo_member import Shipped
+from zoo_nnunet import nnunet
 
 _LARGE = (32, 64, 128, 256, 320, 320)
 _NNUNET_L = {"features": _LARGE, "side": 64, "blocks": (1, 3, 4, 6, 6, 6)}
 ZOO: dict[str, Shipped] = {
-    **{name: Shipped(network, 1.0) for name, network in MONAI.items()},
-    **SHIPPED,
-    **NNUNET,
-    **SMP,
+    **ALL,
     "nnunet_plain_3d_full": Shipped(
         nnunet("PlainConvUNet", 3, features=_LARGE, side=64), 1.0, needs="dynamic_network_architectures"
     ),
@@ -52,6 +50,25 @@ _DEPTHS = (50, 100, 200, 400, 800, 1600)
 _KEEP_RATIO = 0.5
 _LIMIT_S = 300.0  # for both engines on one network
 _EXACT = 1e-9  # largest difference, relative to the largest output, in float64
+_LARGE_MILLIONS = 10  # of parameters: in smaller networks libraries and activations outweigh the weights
+
+COLUMNS = {
+    "M params": "millions of parameters",
+    "s": "seconds from the network to the proved smaller one, for one plan that keeps half of the multiply-adds over all "
+    "groups: `trace` + scores (L2 norm) and `allocate` + `remove`; example in the sizes of the zoo",
+    "trace": "of these, `trace`: two captures (train and eval mode), groups, smallest patch, and a trial of every group",
+    "remove": "of these, `remove`: surgery, and its proof in float64 with random and real weights in both modes",
+    "MACs kept": "share of the multiply-adds that is left when every group loses every other unit; a quarter is ideal",
+    "removable": "share of the written channels that can be removed; every other one has a reason",
+    "exact": f"whether eval-mode outputs equal those of the dense network whose consumers ignore what was removed, within "
+    f"{_EXACT:g} of the largest output, in float64 on the whole example; measured here, not by the proof",
+    "peak MiB": "highest resident memory of the process during the seconds above, less that before them (VmHWM, VmRSS), "
+    "what is handed back included; a first small network is traced and cut before, so that torch is loaded",
+    "/ model": f"the same over the size of parameters and buffers; for networks of {_LARGE_MILLIONS} M parameters and more",
+    "TP s": "seconds of Torch-Pruning's graph and its pruning of half of the channels by L2 norm over all layers; it proves "
+    "nothing, and works in float32 with one backward pass",
+    "TP MACs kept, TP exact": "as above, for its pruning of half of every layer; layers of the outputs are named to it",
+}
 
 
 def member(name):
@@ -82,30 +99,30 @@ def _warm_up():
 
 
 def ours(model, example, _):
-    """Trace, halve every group, and meet half of the MACs over all groups at once."""
+    """Trace, and meet half of the MACs over all groups at once, timed; then halve every group, for what is left."""
     before, model_mib = _reset_peak_mib(), _size_mib(model)
     clock = Clock()
     graph = sc.trace(model, example)
     seconds = {"trace_s": clock.lap()}
-    uniform = halving(graph)
-    small, proof = remove_with_proof(model, graph, uniform)
-    seconds["remove_uniform_s"] = clock.lap()
     plan = sc.allocate(graph, sc.L2Norm().score(model, graph), sc.MacsBudget(_KEEP_RATIO))
     seconds["allocate_s"] = clock.lap()
     sc.remove(model, graph, plan)
     seconds["remove_s"] = clock.lap()
     peak_mib = _status_mib("VmHWM") - before
+    uniform = halving(graph)
+    small, proof = remove_with_proof(model, graph, uniform)
     free = sum(len(piece.positions) for g in graph.groups for piece in g.slices if piece.role is Role.WRITE)
     difference = _difference(silenced(model, graph, uniform), small, example)
     return {
         **seconds,
-        "total_s": seconds["trace_s"] + seconds["allocate_s"] + seconds["remove_s"],
+        "total_s": sum(seconds.values()),
         "macs_kept": graph_macs(graph.keep(uniform.kept)) / graph_macs(graph),
         "removable": free / (free + sum(pin.channels for pin in graph.pinned)),
         "max_rel_diff": difference,
         "exact": difference < _EXACT,
         "proof_max_rel_diff": proof.max_rel_diff,
         "untested_reads": len(proof.untested),
+        "model_mib": model_mib,
         "peak_mib": peak_mib,
         "peak_over_model": peak_mib / model_mib,
     }, graph
@@ -177,13 +194,19 @@ def _difference(first, second, example):
 
 
 def depth(count):
-    """Seconds to trace ``count`` convolutions, each with a norm and an activation, every other one residual."""
+    """Seconds for ``count`` convolutions, each with a norm and an activation, every other one residual."""
     torch.manual_seed(0)
     model = Chain(count)
+    scramble_(model, seed=0)
     _warm_up()
     clock = Clock()
-    sc.trace(model, torch.zeros(1, 3, 16, 16))
-    print(json.dumps({"convolutions": count, "trace_s": clock.lap()}))
+    graph = sc.trace(model, torch.zeros(1, 3, 16, 16))
+    seconds = {"trace_s": clock.lap()}
+    sc.allocate(graph, sc.L2Norm().score(model, graph), sc.MacsBudget(_KEEP_RATIO))
+    seconds["allocate_s"] = clock.lap()
+    sc.remove(model, graph, halving(graph))  # a global plan leaves single channels, whose noise deep chains magnify
+    seconds["remove_s"] = clock.lap()
+    print(json.dumps({"convolutions": count, **seconds, "total_s": sum(seconds.values())}))
 
 
 class Chain(nn.Module):
@@ -261,29 +284,44 @@ def totals(members):
     both = [m for m in members.values() if all(m.get(engine, {}).get("runs") for engine in found)]
     if both:
         found["median_s_where_both_run"] = {
+            "members": len(both),
             "secateur": statistics.median(member["secateur"]["total_s"] for member in both),
             "torch_pruning": statistics.median(member["torch_pruning"]["global_s"] for member in both),
         }
+    ours = [member for member in members.values() if member.get("secateur", {}).get("runs")]
+    large = [member for member in ours if member["params"] >= _LARGE_MILLIONS * 1e6]
+    ratios = [member["secateur"]["peak_over_model"] for member in large]
+    small = [member["secateur"]["peak_mib"] for member in ours if member not in large]
+    found["peak"] = {
+        "large_members": len(large),
+        "large_median_over_model": statistics.median(ratios) if ratios else None,
+        "large_worst_over_model": max(ratios, default=None),
+        "small_members": len(small),
+        "small_median_mib": statistics.median(small) if small else None,
+        "small_worst_mib": max(small, default=None),
+    }
     return found
 
 
 def table(members):
     """Markdown: one row for each network; seconds are for one global plan, from the trace to the proof."""
     lines = [
-        "| network | M params | s | trace | MACs kept | removable | exact | peak MiB (/ model) "
+        "| network | M params | s | trace | remove | MACs kept | removable | exact | peak MiB | / model "
         "| TP s | TP MACs kept | TP exact |",
-        "| --- " * 11 + "|",
+        "| --- " * 13 + "|",
     ]
     for name, found in members.items():
         own, other = (found.get(engine, {"runs": False}) for engine in ("secateur", "torch_pruning"))
         cells = [name, f"{found['params'] / 1e6:.2f}"] if "params" in found else [name, ""]
         if own["runs"]:
-            cells += [f"{own['total_s']:.1f}", f"{own['trace_s']:.1f}", f"{own['macs_kept']:.2f}"]
-            cells += [f"{own['removable']:.0%}", _verdict(own), _memory(own)]
+            cells += [f"{own[key]:.1f}" for key in ("total_s", "trace_s", "remove_s")]
+            cells += [f"{own['macs_kept']:.2f}", f"{own['removable']:.0%}", _verdict(own), f"{own['peak_mib']:.0f}"]
+            large = found["params"] >= _LARGE_MILLIONS * 1e6
+            cells += [f"{own['peak_over_model']:.1f}" if large else ""]
         else:
-            cells += ["", "", "", "", own.get("failure", found.get("stopped", "")), ""]
+            cells += ["", "", "", "", "", own.get("failure", found.get("stopped", "")), "", ""]
         if other["runs"]:
-            cells += [f"{other['global_s']:.1f}", f"{other['macs_kept']:.2f}", _verdict(other)]
+            cells += [f"{other['global_s']:.2f}", f"{other['macs_kept']:.2f}", _verdict(other)]
         else:
             cells += ["", "", other.get("failure", found.get("stopped", ""))]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
@@ -296,16 +334,17 @@ def _verdict(result):
     return f"off by {result['max_rel_diff']:.1g}" if math.isfinite(result["max_rel_diff"]) else "not finite"
 
 
-def _memory(result):
-    return f"{result['peak_mib']:.0f} ({result['peak_over_model']:.1f})"
-
-
 def curve(depths):
-    """Markdown: seconds of a trace over the number of convolutions."""
-    lines = ["| convolutions | trace s | s per convolution |", "| --- | --- | --- |"]
+    """Markdown: seconds over the number of convolutions, from the network to the proved smaller one."""
+    lines = ["| convolutions | trace s | remove s | s | s per convolution |", "| --- " * 5 + "|"]
     for point in depths:
-        count, seconds = point["convolutions"], point["trace_s"]
-        lines.append(f"| {count} | {seconds:.2f} | {seconds / count:.4f} |")
+        if "total_s" not in point:
+            lines.append(f"| {point['convolutions']} | | | {point['stopped'].replace('|', '/')} | |")
+            continue
+        count, total = point["convolutions"], point["total_s"]
+        lines.append(
+            f"| {count} | {point['trace_s']:.2f} | {point['remove_s']:.2f} | {total:.2f} | {total / count:.4f} |"
+        )
     return "\n".join(lines)
 
 
@@ -323,10 +362,12 @@ def main():
     for name in names:
         members[name] = in_a_process("--member", name)
         print(name, json.dumps(members[name]), file=sys.stderr, flush=True)
-    depths = [] if sys.argv[2:] else [in_a_process("--depth", str(count)) for count in _DEPTHS]
-    record = {**surroundings(), "limit_s": _LIMIT_S, "totals": totals(members), "members": members, "depths": depths}
-    write_record(Path(sys.argv[1]), record)
-    print(f"{table(members)}\n\n{curve(depths)}\n\n{json.dumps(record['totals'], indent=1)}")
+    counts = () if sys.argv[2:] else _DEPTHS
+    depths = [{"convolutions": count, **in_a_process("--depth", str(count))} for count in counts]
+    record = {**surroundings(), "limit_s": _LIMIT_S, "columns": COLUMNS, "totals": totals(members)}
+    write_record(Path(sys.argv[1]), {**record, "members": members, "depths": depths})
+    meanings = "\n".join(f"- **{column}**: {meaning}." for column, meaning in COLUMNS.items())
+    print(f"{meanings}\n\n{table(members)}\n\n{curve(depths)}\n\n{json.dumps(record['totals'], indent=1)}")
 
 
 if __name__ == "__main__":

@@ -19,14 +19,19 @@ from secateur.prune.plan import PruningPlan
 def silenced(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> nn.Module:
     """A copy of ``model`` whose consumers ignore every unit that ``plan`` drops."""
     twin = copy.deepcopy(model)
-    tensors = dict(twin.named_parameters())
+    silence_(twin, graph, plan)
+    return twin
+
+
+def silence_(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> None:
+    """The same in place."""
+    tensors = dict(model.named_parameters())
     with torch.no_grad():
         for group_id, kept in plan.kept.items():
             for read in graph.group(group_id).reads():
                 for position, unit in zip(read.positions, read.units, strict=True):
                     if unit not in kept:
                         tensors[read.tensor].select(read.dim, position).zero_()
-    return twin
 
 
 def outputs(model: nn.Module, inputs: Sequence[Tensor], *, training: bool) -> list[Tensor]:
@@ -66,7 +71,8 @@ def halving(graph: ChannelGraph) -> PruningPlan:
 
 def plan_of(graph: ChannelGraph, kept: dict[GroupId, tuple[int, ...]]) -> PruningPlan:
     """The plan that keeps ``kept``."""
-    return PruningPlan(kept, {group: graph.group(group).width for group in kept})
+    approximate = frozenset(group for group in kept if not graph.group(group).exact)
+    return PruningPlan(kept, {group: graph.group(group).width for group in kept}, approximate=approximate)
 
 
 def assert_same_outputs(first: nn.Module, second: nn.Module, inputs: Sequence[Tensor]) -> None:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 Choose = Callable[[Sequence[Any]], Any]  # any of the options
 
@@ -173,6 +174,30 @@ class Functional(nn.Module):
         return (F.conv2d if x.ndim == 4 else F.conv3d)(x, self.kernel)
 
 
+class Moved(nn.Module):
+    """Positions are padded, shifted, mirrored and cropped on a residual way."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        dims = x.ndim - 2
+        moved = torch.roll(F.pad(x, (1, 1) * dims), 1, -1).flip(2)
+        return x + self.body(moved[(..., *[slice(1, -1)] * dims)])
+
+
+class Stacked(nn.Module):
+    """Two ways side by side in a dimension of their own, of which the mean is taken."""
+
+    def __init__(self, left: nn.Module, right: nn.Module) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.left(x), self.right(x)], dim=1).mean(1)
+
+
 class Finer(nn.Module):
     """Channels become positions, of which the mean is taken."""
 
@@ -250,6 +275,11 @@ BLOCKS: dict[str, Callable[[Style, int], nn.Module]] = {  # each keeps the width
     ),
     "twice": lambda style, width: Twice(style.layer(width, width)),
     "functional": lambda style, width: Functional(style.dims, width),
+    "weight norm": lambda style, width: nn.Sequential(
+        parametrizations.weight_norm(style.conv(width, width)), _ACTIVATIONS[style.activation](width)
+    ),
+    "moved": lambda style, width: Moved(style.layer(width, width)),
+    "stacked": lambda style, width: Stacked(style.layer(width, width), style.conv(width, width, 1)),
     "dropout": lambda style, width: nn.Sequential(_DROPOUT[style.dims](0.2), style.layer(width, width, 1)),
     "transformer": lambda style, width: Transformer(width, by_hand=False),
     "transformer by hand": lambda style, width: Transformer(width, by_hand=True),
@@ -335,6 +365,22 @@ class Recipe:
         """The shape of one input, without the batch."""
         return (3, *(self.side,) * self.style.dims)
 
+    def parts(self) -> set[str]:
+        """What it is made of, each kind once."""
+        blocks = {self.bottom[1], *(block for level in self.levels for block in (level.encoder, level.decoder))}
+        ways = {f"{kind}: {getattr(level, kind)}" for level in self.levels for kind in ("down", "up", "skip")}
+        style = {f"{self.style.dims}D", f"norm: {self.style.norm}", f"activation: {self.style.activation}"}
+        return {*style, *ways, *(f"block: {block}" for block in blocks), f"outputs: {self.outputs}"}
+
+
+_SKIPS = ("cat", "add", "attention")
+_OUTPUTS = ("tensor", "dict", "unused head", "deep")
+PARTS = {
+    "2D", "3D", *(f"norm: {name}" for name in _NORMS), *(f"activation: {name}" for name in _ACTIVATIONS),
+    *(f"down: {name}" for name in _DOWN), *(f"up: {name}" for name in _UP), *(f"skip: {name}" for name in _SKIPS),
+    *(f"block: {name}" for name in BLOCKS), *(f"outputs: {name}" for name in _OUTPUTS),
+}  # fmt: skip
+
 
 class RandomUNet(nn.Module):
     """The network of a recipe."""
@@ -401,18 +447,18 @@ def _choose_recipe(choose: Choose, *, small: bool) -> Recipe:
     style = Style(dims, choose(tuple(_NORMS)), choose(tuple(_ACTIVATIONS)))
     flat = dims == 2
     anywhere = tuple(name for name in BLOCKS if (flat or name not in _IN_2D) and name not in _AT_THE_BOTTOM)
-    below = tuple(name for name in BLOCKS if flat or name not in _IN_2D)
+    below = (*anywhere, *_AT_THE_BOTTOM * 3)  # nowhere else is attention drawn
     levels = tuple(
         Level(
             width=choose((4, 8, 12)),
             encoder=choose(anywhere),
             down=choose(tuple(_DOWN)[: 4 if flat else 3]),
             up=choose(tuple(_UP)[: 4 if flat else 3]),
-            skip=choose(("cat", "add", "attention")),
+            skip=choose(_SKIPS),
             decoder="nothing" if small else choose(anywhere),
         )
         for _ in range(1 if small else choose((1, 2)))
     )
     bottom = (choose((8, 12, 16)), choose(below))
-    outputs = choose(("tensor", "dict", "unused head", "deep"))
+    outputs = choose(_OUTPUTS)
     return Recipe(style, levels, bottom, outputs, side=16 if small or not flat else choose((16, 32)))

@@ -146,3 +146,61 @@ def test_both_reasons_are_named():
         sc.trace(Broken(), IMAGE)
     with pytest.raises(GraphError, match=r"running it fails \(.*expected input\[1, 4, 8, 8\] to have 3 channels"):
         sc.trace(Branches(), torch.randn(1, 4, 8, 8))
+
+
+class Pooled(Net):
+    """One position of one sample has no variance: batch norms refuse it, though only in train mode."""
+
+    def forward(self, x):
+        return self.last(self.left(self.stem(x.mean((2, 3), keepdim=True))))
+
+
+def test_a_single_sample_that_batch_norms_refuse_is_doubled():
+    graph, of_two = (trace_channels(Pooled(), torch.cat([IMAGE] * batch)) for batch in (1, 2))
+    assert graph.groups == of_two.groups
+    assert graph.layers == of_two.layers
+
+
+def test_what_doubling_does_not_cure_is_said():
+    class Strict(Pooled):
+        def forward(self, x):
+            if len(x) > 1:
+                raise ValueError("one scan at a time")
+            return super().forward(x)
+
+    with pytest.raises(GraphError, match="one scan at a time"):
+        trace_channels(Strict(), IMAGE)
+
+
+class Searched(Net):
+    """An architecture of constant tensors decides what runs; ``step`` is one that the network itself changes."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.codes, self.step = torch.tensor(codes), torch.tensor(0)
+
+    def forward(self, x):
+        x = self.stem(x)
+        found = [path(x) for code, path in zip(self.codes, (self.left, self.right), strict=True) if code]
+        return self.last(sum(found[1:], found[0]))
+
+
+class Stepping(Searched):
+    def forward(self, x):
+        self.step += 1
+        return self.last(self.left(self.stem(x)) if self.step > 1000 else self.right(self.stem(x)))
+
+
+def test_answers_of_constants_are_settings(monkeypatch):
+    without_export(monkeypatch)
+    graph = trace_channels(Searched([1, 0]), IMAGE)
+    assert {pin.module: pin.reason for pin in graph.pinned if not pin.reason.startswith("network output")} == {
+        "right": "not reached by the forward pass in either mode"
+    }
+    assert {group.id: group.width for group in graph.groups} == {"first": 6, "left": 4}
+
+
+def test_answers_that_change_while_running_are_not(monkeypatch):
+    without_export(monkeypatch)
+    reached = {piece.tensor for group in trace_channels(Stepping([1, 1]), IMAGE).groups for piece in group.slices}
+    assert {"left.weight", "right.weight"} <= reached

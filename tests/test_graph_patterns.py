@@ -50,6 +50,10 @@ EXPECTED = {
     "shared_norm": ({"first": 6, "narrow": 4}, OUT),
     "label_map": ({"first": 6}, {"classes": "argmax mixes all channels", "last": "not reached by the forward pass"}),
     "drop_out": ({"first": 6, "conv": 6}, OUT),
+    "group_norm_blocks": (
+        {"down": 16},
+        OUT | dict.fromkeys(("first", "conv", "free"), "these channels can only leave all at once"),
+    ),
     "group_normed": ({"first": 3}, OUT),
     "channel_gates": ({"attention": 1, "conv": 6}, OUT | {"first": "mean mixes all channels"}),
     "response_norm": ({"conv": 6}, OUT | {"first": "mean mixes all channels"}),

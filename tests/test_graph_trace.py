@@ -161,6 +161,25 @@ def test_what_cannot_be_traced_is_said():
         trace(nn.ReLU(), torch.ones(1, 3, 8, 8))
 
 
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (torch.ones(1, 3, 8, 8, 8), r"shape \(1, 3, 8, 8, 8\): running it fails \(Expected 3D"),
+        (torch.ones(3, 8, 8), r"shape \(3, 8, 8\): running it fails \(expected 4D input"),
+        (torch.ones(1, 3, 8, 8, dtype=torch.double), r"running it fails \(Input type"),
+        ([torch.ones(1, 3, 8, 8)] * 2, r"running it fails \(.*takes 2 positional arguments but 3 were given"),
+        (torch.ones(0, 3, 8, 8), r"the example is Tensor of shape \(0, 3, 8, 8\); give a tensor \(N, C, \*space\)"),
+        (torch.ones(1, 3, 8, 8).numpy(), r"the example is ndarray of shape \(1, 3, 8, 8\); give a tensor"),
+        ("a string", "the example is str of shape"),
+        ([], "the example is empty; give a tensor"),
+    ],
+)
+def test_an_example_of_another_kind_is_refused(example, message):
+    with pytest.raises(GraphError, match=message) as error:
+        trace(Residual(), example)
+    assert "\n" not in str(error.value)
+
+
 class WidthFromStart(nn.Module):
     """Remembers at construction what only a forward pass could show."""
 

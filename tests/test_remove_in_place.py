@@ -2,7 +2,8 @@
 
 import copy
 import random
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,14 +17,16 @@ import secateur
 from masking import assert_same_outputs, halving, plan_of, random_plan, scramble_, silenced
 from networks import ZOO, build, traced
 from secateur.errors import EvidenceError, InputError, PlanMismatchError, ProofError
-from secateur.prune import in_place
+from secateur.prune import in_place, statistics
 from secateur.prune.criteria import CRITERIA
 from secateur.prune.evidence import Evidence
 from secateur.prune.in_place import remove_
 from secateur.prune.plan import PruningPlan
 from secateur.prune.reads import gated, masks
+from secateur.prune.statistics import KeptStatistics
 from secateur.prune.surgery import remove
 
+EVEN = secateur.GroupNormMode.EVEN
 NAMED = {
     "sgd": lambda groups: optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True),
     "adam": lambda groups: optim.Adam(groups, lr=0.01),
@@ -137,13 +140,20 @@ def shaving(graph, seed):
     return plan_of(graph, kept)
 
 
-def check_trajectory(name, make, *, epochs=4):
+@contextmanager
+def masked(network, graph, kept):
+    """Gates on what is read and, where the graph is approximate, statistics of what stays."""
+    with gated(network, graph, masks(graph, kept)), KeptStatistics(network, graph, kept):
+        yield
+
+
+def check_trajectory(name, make, *, epochs=4, graph=None):
     """Removal after every epoch against a network that keeps its channels and gates what reads them."""
-    dense, small, original = Training(name, make), Training(name, make), traced(name)[1]
+    dense, small, original = Training(name, make), Training(name, make), graph or traced(name)[1]
     graph, removed = original, PruningPlan({}, {})
     for epoch in range(epochs):
         for _ in range(2):
-            dense.step(gated(dense.network, original, masks(original, removed.kept)))
+            dense.step(masked(dense.network, original, removed.kept))
             small.step()
         # sums over other numbers of channels round in another order: about 1e-16 a step, a little more through Adam
         assert_survivors(small, dense, original, removed, rtol=1e-9, atol=1e-11)
@@ -155,13 +165,23 @@ def check_trajectory(name, make, *, epochs=4):
     assert int(small.average.n_averaged) == 2 * epochs
 
 
-NETWORKS = ["residual", "concat_skip", "depthwise_multiplier", "unet_batch_norm", "dyn_unet_deep"]
+NETWORKS = ["residual", "concat_skip", "depthwise_multiplier", "attention", "unet_batch_norm", "dyn_unet_deep"]
 
 
 @pytest.mark.parametrize("optimizer", NAMED)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_goes_on_as_if_what_is_removed_were_gated(name, optimizer):
     check_trajectory(name, NAMED[optimizer])
+
+
+@pytest.mark.parametrize("optimizer", NAMED)
+def test_an_approximate_removal_trains_on_as_if_statistics_were_of_what_stays(optimizer, monkeypatch):
+    graph = secateur.trace(build("group_norm_blocks"), ZOO["group_norm_blocks"].inputs(), group_norm=EVEN)
+    check_trajectory("group_norm_blocks", NAMED[optimizer], epochs=5, graph=graph)
+    monkeypatch.setattr(statistics, "_staying", lambda graph, kept, norm: torch.ones(graph.shapes[norm]))
+    monkeypatch.setattr(in_place, "prove", lambda *args: SimpleNamespace(require=lambda: None))
+    with pytest.raises(AssertionError, match=r"of .*: Tensor-likes are not close"):
+        check_trajectory("group_norm_blocks", NAMED[optimizer], epochs=5, graph=graph)
 
 
 @pytest.mark.parametrize("optimizer", OTHERS)
@@ -524,10 +544,16 @@ def test_plans_and_graphs_of_another_network_are_refused():
 
 def test_weights_that_are_not_finite_are_refused():
     model, graph = build("residual"), traced("residual")[1]
+    spoiled = copy.deepcopy(model)
+    spoiled.norm.running_mean[1] = float("nan")
     with torch.no_grad():
         model.conv.weight[2, 1, 0, 0] = float("nan")
-    with pytest.raises(InputError, match=r"'conv\.weight' is not finite"):
-        remove_(model, graph, halving(graph))
+    for act in (remove, remove_):
+        with pytest.raises(InputError, match=r"'conv\.weight' is not finite") as error:
+            act(model, graph, halving(graph))
+        one_line(error)
+        with pytest.raises(InputError, match=r"'norm\.running_mean' is not finite"):
+            act(spoiled, graph, halving(graph))
     given = Evidence([(ZOO["residual"].inputs(batch=2), torch.ones(2, 1, 8, 8))], lambda o, t: (o - t).square().mean())
     for name in CRITERIA:
         if name != "random":

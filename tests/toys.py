@@ -310,6 +310,23 @@ class DropOut(Toy):
         return self.plain(self.conv(self.spatial(x)))
 
 
+class GroupNormBlocks(nn.Module):
+    """A residual block, a wider one behind it and a skip, with several channels in most norm groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+        self.norm, self.inner = nn.GroupNorm(3, 12), nn.GroupNorm(3, 12, eps=0.1)
+        self.down, self.single, self.free = nn.Conv2d(12, 16, 3, 2, 1), nn.GroupNorm(16, 16), nn.Conv2d(16, 5, 1)
+        self.both, self.last = nn.GroupNorm(1, 17), nn.Conv2d(17, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = x + self.conv(F.relu(self.inner(F.relu(self.norm(x)))))
+        low = self.free(F.relu(self.single(self.down(x))))
+        return self.last(self.both(torch.cat([F.interpolate(low, scale_factor=2.0), x], 1)))
+
+
 _IMAGE = ((3, 8, 8),)
 
 TOYS: dict[str, Network] = {
@@ -342,4 +359,5 @@ TOYS: dict[str, Network] = {
     "shared_norm": Network(SharedNorm, _IMAGE),
     "label_map": Network(LabelMap, _IMAGE),
     "drop_out": Network(DropOut, _IMAGE),
+    "group_norm_blocks": Network(GroupNormBlocks, _IMAGE),
 }

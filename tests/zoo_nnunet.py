@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from networks import OUTPUT, Shipped
 from toys import Network
+from zoo_member import OUTPUT, UNREACHED, Shipped
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS = {
@@ -58,15 +58,16 @@ def nnunet(
     return Network(build, ((1, *(side,) * dims),))
 
 
-_UNREAD = "not reached by the forward pass in either mode"  # the deeper heads, without deep supervision
+_CHEAP = ("PlainConvUNet", 2, "instance", True), ("ResidualEncoderUNet", 2, "batch", False)
 
 NNUNET: dict[str, Shipped] = {
     f"nnunet_{short}_{dims}d_{norm}{'_deep' * deep}": Shipped(
-        nnunet(name, dims, norm=norm, deep=deep),
-        0.27,
-        (OUTPUT,) if deep else (OUTPUT, _UNREAD),
-        slow=dims == 3 or deep != (norm == "batch"),
+        nnunet(name, dims, norm=norm, deep=deep, features=(16, 32, 64)),
+        0.26,
+        (OUTPUT,) if deep else (OUTPUT, UNREACHED),  # the deeper heads
+        slow=(name, dims, norm, deep) not in _CHEAP,
         needs="dynamic_network_architectures",
+        prototype=0.25,
     )
     for name, short in (("PlainConvUNet", "plain"), ("ResidualEncoderUNet", "residual"))
     for dims in (2, 3)

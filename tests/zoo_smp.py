@@ -1,14 +1,17 @@
 """The networks of ``segmentation_models_pytorch`` as shipped, a package that tests may lack."""
 
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
 import torch
 from torch import nn
 
-from networks import OUTPUT, Shipped
 from toys import Network
+from zoo_member import AT_ONCE, OUTPUT, PROOF, STREAM, UNREACHED, Shipped
+
+_PACKAGE = "segmentation_models_pytorch"
 
 
 @cache
@@ -48,24 +51,63 @@ def smp(name: str, encoder: str, side: int = 64, **options) -> Network:
     return Network(build, ((3, side, side),))
 
 
-_MACS_KEPT = {  # class -> the share of multiply-adds that is left at most
-    "Unet": 0.28, "UnetPlusPlus": 0.28, "MAnet": 0.32, "Linknet": 0.28, "FPN": 0.38, "PSPNet": 0.28, "PAN": 0.28,
-    "DeepLabV3Plus": 0.28, "Segformer": 0.56, "UPerNet": 0.32,
-}  # fmt: skip
+@dataclass(frozen=True)
+class _Decoder:
+    """What is expected of a class with the encoders ResNet-18, MobileNetV2 and EfficientNet-B0, in this order."""
+
+    kept: tuple[float, float, float]
+    prototype: float  # what the prototype kept with ResNet-18
+    pins: tuple[str, ...] = ()
+    side: int = 64
+
+
 _ENCODERS = {"resnet": "resnet18", "mobilenet": "mobilenet_v2", "efficientnet": "efficientnet-b0"}
-_STREAM = (OUTPUT, "layer_norm mixes all channels")
-_PACKAGE = "segmentation_models_pytorch"
+_DECODERS = {
+    "Unet": _Decoder((0.26, 0.26, 0.26), 0.25),
+    "UnetPlusPlus": _Decoder((0.26, 0.26, 0.26), 0.25),
+    # Its attention takes (positions, channels) for (channels, positions), so that the deepest features leave all at
+    # once: 512, 1280 and 320 channels, whose two 3 x 3 convolutions are 5, 36 and 4 % of all MACs.
+    "MAnet": _Decoder((0.31, 0.44, 0.28), 0.30, ("matmul mixes all channels", AT_ONCE)),
+    "Linknet": _Decoder((0.27, 0.27, 0.28), 0.26),
+    "FPN": _Decoder((0.26, 0.26, 0.26), 0.36),
+    # Three levels of an encoder and little behind them: the first convolution is 5 % of all MACs, and depthwise ones,
+    # of MobileNetV2 and EfficientNet-B0, are halved and not quartered.
+    "PSPNet": _Decoder((0.28, 0.29, 0.30), 0.26, (UNREACHED,)),
+    "PAN": _Decoder((0.27, 0.27, 0.27), 0.25, side=128),
+    "DeepLabV3Plus": _Decoder((0.26, 0.27, 0.27), 0.25),
+    "Segformer": _Decoder((0.26, 0.26, 0.26), 0.56),
+    "UPerNet": _Decoder((0.299, 0.27, 0.26), 0.30, (STREAM,)),
+}
 
 SMP: dict[str, Shipped] = {
     **{
         f"smp_{name.lower()}_{short}": Shipped(
-            smp(name, encoder), kept, slow=(name, short) != ("Unet", "resnet"), needs=_PACKAGE
+            smp(name, encoder, decoder.side),
+            decoder.kept[place],
+            (OUTPUT, *decoder.pins, *((UNREACHED,) if short == "efficientnet" else ())),
+            slow=True,
+            needs=_PACKAGE,
+            prototype=decoder.prototype if short == "resnet" else None,
+            unread=("encoder.",) if name == "PSPNet" else (),
         )
-        for short, encoder in _ENCODERS.items()
-        for name, kept in _MACS_KEPT.items()
+        for place, (short, encoder) in enumerate(_ENCODERS.items())
+        for name, decoder in _DECODERS.items()
     },
-    "smp_segformer_mit": Shipped(smp("Segformer", "mit_b0"), 0.56, _STREAM, slow=True, needs=_PACKAGE),
+    "smp_segformer_mit": Shipped(
+        smp("Segformer", "mit_b0"),
+        0.41,
+        (OUTPUT, STREAM, PROOF, "matmul mixes all channels"),
+        slow=True,
+        needs=_PACKAGE,
+        prototype=0.56,
+        transformer=True,
+    ),
     "smp_dpt_vit": Shipped(
-        smp("DPT", "tu-vit_tiny_patch16_224", 224, dynamic_img_size=True), 0.9, _STREAM, slow=True, needs=_PACKAGE
+        smp("DPT", "tu-vit_tiny_patch16_224", img_size=64),
+        0.28,
+        (OUTPUT, STREAM, PROOF, UNREACHED),
+        slow=True,
+        needs=_PACKAGE,
+        transformer=True,
     ),
 }

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.graph.group_norm import GroupNormMode as GroupNormMode
     from secateur.graph.records import ChannelGraph as ChannelGraph
     from secateur.graph.records import ChannelGroup as ChannelGroup
     from secateur.graph.records import GroupId as GroupId
@@ -36,6 +37,7 @@ _HOMES = {
     "ChannelGraph": "graph.records",
     "ChannelGroup": "graph.records",
     "GroupId": "graph.records",
+    "GroupNormMode": "graph.group_norm",
     "ModelSpec": "nets.spec",
     "allocate": "prune.allocate",
     "MacsBudget": "prune.budget",

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from masking import assert_same_outputs, halving, plan_of, random_plan, scramble_, silenced
-from random_networks import build, random_recipe, small_recipes
+from random_networks import PARTS, build, random_recipe, small_recipes
 from secateur.cost.macs import count_macs, count_params, graph_macs, graph_params
 from secateur.errors import ProofError
 from secateur.graph.records import Role
@@ -22,14 +23,16 @@ from secateur.prune.surgery import cut_, remove
 from secateur.prune.trial import trace
 
 REMOVABLE = 0.6  # of all channels, on average over a sample
-EXPECTED = {  # torch's names of what the networks are made of; each must occur in 100 of the larger ones
+FEW = 3  # of 100 networks hold a part or an operator at least
+OPERATORS = {  # torch's names
     "conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d", "linear",
-    "batch_norm", "instance_norm", "group_norm", "layer_norm",
-    "relu", "leaky_relu", "gelu", "silu", "prelu", "sigmoid", "tanh", "dropout2d",
-    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "pixel_shuffle", "pixel_unshuffle",
-    "add", "mul", "cat", "chunk", "reshape", "flatten", "transpose", "permute", "mean",
-    "softmax", "matmul", "scaled_dot_product_attention",
+    "batch_norm", "instance_norm", "group_norm", "layer_norm", "weight_norm",
+    "relu", "leaky_relu", "gelu", "silu", "prelu", "sigmoid", "tanh", "dropout",
+    "max_pool", "avg_pool", "adaptive_avg_pool", "interpolate", "pixel_shuffle", "pixel_unshuffle",
+    "add", "mul", "cat", "stack", "chunk", "unbind", "pad", "roll", "flip", "getitem",
+    "reshape", "flatten", "transpose", "permute", "mean", "softmax", "matmul", "scaled_dot_product_attention",
 }  # fmt: skip
+_POOLINGS = ("dropout", "max_pool", "avg_pool", "adaptive_avg_pool")  # counted in 2D and 3D together
 
 
 class Operators(TorchFunctionMode):
@@ -42,7 +45,8 @@ class Operators(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
-            self.names.add(func.__name__.strip("_"))
+            name = func.__name__.strip("_")
+            self.names.add(name[:-2] if name[:-2] in _POOLINGS else name)
         return result
 
 
@@ -52,22 +56,27 @@ class Sample:
 
     shares: list[float] = field(default_factory=list)
     operators: Counter = field(default_factory=Counter)  # in how many networks
+    parts: Counter = field(default_factory=Counter)
 
-    def add(self, graph, operators: set[str]) -> None:
+    def add(self, graph, operators: set[str], parts: set[str]) -> None:
         free = sum(len(piece.positions) for g in graph.groups for piece in g.slices if piece.role is Role.WRITE)
         stuck = sum(pin.channels for pin in graph.pinned)
         self.shares.append(free / (free + stuck))
         self.operators.update(operators)
+        self.parts.update(parts)
 
     def report(self) -> str:
         share = sum(self.shares) / len(self.shares)
-        lines = [f"\n{len(self.shares)} random networks; {share:.1%} of their channels are removable; operators:"]
-        return "\n".join(lines + [f"{count:6d} {name}" for name, count in self.operators.most_common()])
+        lines = [f"\n{len(self.shares)} random networks; {share:.1%} of their channels are removable; networks with:"]
+        counts = (*self.operators.most_common(), *self.parts.most_common())
+        return "\n".join(lines + [f"{count:6d} {name}" for name, count in counts])
 
-    def require(self, operators: set[str] = frozenset()) -> None:
-        """Fails where too little is removable, or one of ``operators`` has got lost from the networks."""
+    def require(self) -> None:
+        """Fails where too little is removable, or the networks hold an operator or a part hardly ever."""
         assert sum(self.shares) / len(self.shares) >= REMOVABLE, self.report()
-        assert not operators - self.operators.keys(), self.report()
+        rare = {name for name in OPERATORS if self.operators[name] < FEW}
+        rare |= {name for name in PARTS if self.parts[name] < FEW}
+        assert not rare, f"hardly ever: {sorted(rare)}\n{self.report()}"
 
 
 def inputs_of(recipe, seed) -> Tensor:
@@ -86,7 +95,7 @@ def check(recipe, seed, sample, *, again):
     graph = trace(model, x)
     with Operators() as seen, torch.no_grad():
         model.eval()(x)
-    sample.add(graph, seen.names)
+    sample.add(graph, seen.names, recipe.parts())
     assert not [pin for pin in graph.pinned if pin.reason.startswith("proof failed")]
     plan = random_plan(graph, seed=seed)
     if again:  # where one unit is left, a grouped convolution is a depthwise one, and a product broadcasts
@@ -128,10 +137,11 @@ def widths(graph) -> Counter:
 def test_random_networks(capsys):
     sample = Sample()
 
-    @settings(max_examples=100, derandomize=True, database=None)
+    @hypothesis.seed(1)  # another one makes other networks, of which one part may be rare
+    @settings(max_examples=100, database=None)
     @given(recipe=small_recipes(), seed=st.integers(1, 2**32 - 1))
     def each(recipe, seed):
-        check(recipe, seed, sample, again=seed % 5 == 0)
+        check(recipe, seed, sample, again=seed % 10 == 0)
 
     each()
     with capsys.disabled():
@@ -152,7 +162,7 @@ def test_many_random_networks(first, capsys):
             raise
     with capsys.disabled():
         print(sample.report())  # noqa: T201
-    sample.require(EXPECTED)
+    sample.require()
 
 
 FAULTS = {  # name -> (tensor and dimension with wrong positions, what a recipe must have)

@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from secateur.errors import GraphError
-from secateur.graph.copying import safe_copy
+from secateur.graph.copying import safe_copy, sharing_copy
 
 _PATHS = 8  # runs with a changed answer: each costs a forward pass
+_NO_VARIANCE = "Expected more than 1 value per channel"  # how torch's batch norms begin to say so
 
 Answer = bool | int | float
 Change = tuple[int, Answer]  # the number of a question, and another answer to it
@@ -46,7 +47,9 @@ def capture(model: nn.Module, arguments: Sequence[Tensor], *, training: bool) ->
 
     ``torch.export`` goes first. Where it fails, at control flow that depends on values, at wrappers or at effects in
     Python, the calls of a real run are recorded instead, which costs a forward pass without gradients. If the network
-    asks for values on the way, each of the first answers is also replaced once, so that other branches are seen too.
+    asks for values on the way, each of the first answers is also replaced once, so that other branches are seen too;
+    answers that constant tensors give, such as the codes of an architecture, are settings and stay.
+    A batch that batch norms refuse in train mode, as one sample of one position has no variance, is doubled.
 
     Returns:
         The path that ``arguments`` take, then at most `_PATHS` others.
@@ -55,7 +58,16 @@ def capture(model: nn.Module, arguments: Sequence[Tensor], *, training: bool) ->
         GraphError: neither works; the message carries both reasons.
     """
     try:
-        return (_export(safe_copy(model).train(training), arguments),)
+        return _capture(model, arguments, training)
+    except GraphError as error:
+        if not training or _NO_VARIANCE not in str(error):
+            raise
+    return _capture(model, [torch.cat([argument, argument]) for argument in arguments], training)
+
+
+def _capture(model: nn.Module, arguments: Sequence[Tensor], training: bool) -> tuple[Capture, ...]:
+    try:
+        return (_export(sharing_copy(model).train(training), arguments),)  # which computes no values
     except Exception as error:  # export raises many kinds, all of which mean the same here
         why_not_exported = _first_line(error)
     try:
@@ -69,9 +81,8 @@ def capture(model: nn.Module, arguments: Sequence[Tensor], *, training: bool) ->
             f"({_first_line(error)}), and so does torch.export ({why_not_exported}). "
             f"Check that model(example) runs in train and eval mode."
         ) from error
-    others = [
-        path for change in _changes(answers)[:_PATHS] for path in _try_to_record(model, arguments, training, change)
-    ]
+    changes = [change for change in _changes(answers) if change[0] not in _settled(own.graph, len(answers))]
+    others = [path for change in changes[:_PATHS] for path in _try_to_record(model, arguments, training, change)]
     return (own, *others)
 
 
@@ -150,6 +161,25 @@ def _changes(answers: Sequence[Answer]) -> list[Change]:
         else:
             found += [(place, -abs(answer) - 1), (place, abs(answer) + 1)]
     return found
+
+
+def _settled(graph: fx.Graph, questions: int) -> set[int]:
+    """The numbers of the questions whose answers come from constants alone, which no operator changes in place."""
+    asked = [node for node in graph.nodes if node.target is torch.ops.aten.item.default]
+    if len(asked) != questions:  # asked in another way, so that they cannot be told apart
+        return set()
+    changed = {node.args[0].target for node in graph.nodes if _changes_its_input(node)}
+    constant: set[fx.Node] = set()
+    for node in graph.nodes:
+        sources = node.all_input_nodes
+        if node.target not in changed if node.op == "get_attr" else sources and constant.issuperset(sources):
+            constant.add(node)
+    return {number for number, node in enumerate(asked) if node in constant}
+
+
+def _changes_its_input(node: fx.Node) -> bool:
+    mutable = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return mutable and bool(node.args) and isinstance(node.args[0], fx.Node)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ class GroupFacts:
         macs_share: of the network's multiply-adds, those of layers that write or read the group; shares of several
             groups overlap, since a layer reads one and writes another.
         params_share: the same of parameters.
+        approximate: why units cannot leave exactly, with the norms that this was seen in; empty where they can.
     """
 
     group: ChannelGroup
@@ -27,6 +28,7 @@ class GroupFacts:
     read_by: tuple[str, ...]
     macs_share: float
     params_share: float
+    approximate: tuple[str, ...]
 
 
 def describe(graph: ChannelGraph) -> tuple[GroupFacts, ...]:
@@ -37,7 +39,7 @@ def describe(graph: ChannelGraph) -> tuple[GroupFacts, ...]:
 
 
 def table(graph: ChannelGraph) -> str:
-    """Groups and pinned channels as lines of text."""
+    """Groups, what is approximate of them, and pinned channels as lines of text."""
     facts = describe(graph)
     width = max([len(entry.group.id) for entry in facts] + [5])
     rows = [f"{'group':{width}} {'channels':>8} {'MACs':>6} {'params':>6}  written by <- tied with; read by"]
@@ -46,6 +48,7 @@ def table(graph: ChannelGraph) -> str:
         f"{_some(entry.written_by)} <- {_some(entry.followed_by)}; {_some(entry.read_by)}"
         for entry in facts
     ]
+    rows += [f"approximate: {entry.group.id}: {reason}" for entry in facts for reason in entry.approximate]
     rows += [f"pinned: {pin.module or '(network)'} [{pin.channels}]: {pin.reason}" for pin in graph.pinned]
     return "\n".join(rows)
 
@@ -62,13 +65,25 @@ def _facts(graph: ChannelGraph, group: ChannelGroup, macs: int, params: int) -> 
         readers,
         _macs(touched) / macs if macs else 0.0,
         own_params / params if params else 0.0,
+        _approximate(group),
     )
+
+
+def _approximate(group: ChannelGroup) -> tuple[str, ...]:
+    """Each reason once, with its norms."""
+    norms: dict[str, list[str]] = {}
+    for entry in group.approximations:
+        norms.setdefault(entry.reason, []).append(_owner(entry.norm))
+    return tuple(f"{reason} (seen in {_some(tuple(seen))})" for reason, seen in norms.items())
 
 
 def _modules(group: ChannelGroup, role: Role) -> tuple[str, ...]:
     """The modules in whose tensors the group has that role, each once."""
-    names = (piece.tensor.rpartition(".")[0] or piece.tensor for piece in group.slices if piece.role is role)
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(_owner(piece.tensor) for piece in group.slices if piece.role is role))
+
+
+def _owner(tensor: str) -> str:
+    return tensor.rpartition(".")[0] or tensor
 
 
 def _macs(graph: ChannelGraph) -> int:

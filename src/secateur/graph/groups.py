@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from secateur.graph.labels import LabelSpace, Reason
-from secateur.graph.records import ChannelGroup, GroupId, Pin, Role, Slice
+from secateur.graph.records import Approximation, ChannelGroup, GroupId, Pin, Role, Slice
 
 Place = tuple[str, int]  # (tensor, dimension)
 Occurrences = dict[int, list[tuple[Place, int]]]  # representative label -> where it sits
@@ -28,7 +28,9 @@ def form_groups(space: LabelSpace) -> tuple[tuple[ChannelGroup, ...], tuple[Pin,
             signature = frozenset(Counter(place for place, _ in places).items())
             families.setdefault(signature, []).append(label)
     _pin_spread(families, space.spread_representatives(), reasons)
-    groups = _name_groups([_make_slices(family, written, roles) for family in families.values() if family])
+    _pin_inseparable(families, reasons)
+    made = [_make_slices(family, written, roles) for family in families.values() if family]
+    groups = _name_groups(made, space.approximations())
     return groups, _pins(written, reasons, roles)
 
 
@@ -40,6 +42,13 @@ def _pin_spread(
         for label in spread.intersection(family) if len(family) > 1 else ():
             family.remove(label)
             reasons[label] = Reason("", "one channel is spread over all others")
+
+
+def _pin_inseparable(families: Mapping[frozenset[tuple[Place, int]], list[int]], reasons: dict[int, Reason]) -> None:
+    """Several channels that are the only unit of their group stay, since no group is emptied."""
+    for signature, family in families.items():
+        if len(family) == 1 and any(count > 1 for _, count in signature):
+            reasons[family.pop()] = Reason("", "these channels can only leave all at once, which empties the group")
 
 
 def _make_slices(family: list[int], written: Occurrences, roles: Mapping[Place, Role]) -> tuple[int, tuple[Slice, ...]]:
@@ -54,7 +63,9 @@ def _make_slices(family: list[int], written: Occurrences, roles: Mapping[Place, 
     return len(family), slices
 
 
-def _name_groups(families: list[tuple[int, tuple[Slice, ...]]]) -> tuple[ChannelGroup, ...]:
+def _name_groups(
+    families: list[tuple[int, tuple[Slice, ...]]], approximations: Mapping[str, Approximation]
+) -> tuple[ChannelGroup, ...]:
     """Name each group after the module that first writes it; further groups of that module are numbered."""
     taken: Counter[str] = Counter()
     groups = []
@@ -62,7 +73,8 @@ def _name_groups(families: list[tuple[int, tuple[Slice, ...]]]) -> tuple[Channel
         name = _module_of(next(piece.tensor for piece in slices if piece.role is Role.WRITE))
         taken[name] += 1
         unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        groups.append(ChannelGroup(GroupId(unique), width, slices))
+        inexact = tuple(approximations[piece.tensor] for piece in slices if piece.tensor in approximations)
+        groups.append(ChannelGroup(GroupId(unique), width, slices, inexact))
     return tuple(groups)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.graph.records import Role
+from secateur.graph.records import Approximation, Role
 
 Labels = NDArray[np.int64]
 
@@ -33,6 +33,7 @@ class LabelSpace:
         self._slots: dict[tuple[str, int], tuple[Role, Labels]] = {}
         self._pins: list[tuple[Labels, Reason]] = []
         self._spread: list[Labels] = []
+        self._approximations: dict[str, Approximation] = {}
 
     def fresh(self, count: int) -> Labels:
         """``count`` new labels."""
@@ -67,6 +68,14 @@ class LabelSpace:
     def spread_representatives(self) -> set[int]:
         """The representatives of every channel that is broadcast over others."""
         return {label for labels in self._spread for label in self.representatives(labels).tolist()}
+
+    def approximate(self, norm: str, reason: str) -> None:
+        """Record that the norm with the scale ``norm`` takes other statistics when channels that it sees leave."""
+        self._approximations[norm] = Approximation(norm, reason)
+
+    def approximations(self) -> dict[str, Approximation]:
+        """Every such norm, by the name of its scale."""
+        return dict(self._approximations)
 
     def pins(self) -> dict[int, Reason]:
         """The reason per pinned representative."""

@@ -39,12 +39,38 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Approximation:
+    """A norm that takes other statistics once units have left, so that what stays is normalised by other numbers.
+
+    Attributes:
+        norm: the name of its scale.
+        reason: which statistics, in words.
+    """
+
+    norm: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ChannelGroup:
-    """A family of interchangeable units: same producers, same consumers. ``width`` counts the units, C_g."""
+    """A family of interchangeable units: same producers, same consumers.
+
+    Attributes:
+        id: the name of the module that writes it first.
+        width: how many units there are, C_g.
+        slices: where they sit.
+        approximations: the norms that change when units leave; none unless the caller of `secateur.trace` asked.
+    """
 
     id: GroupId
     width: int
     slices: tuple[Slice, ...]
+    approximations: tuple[Approximation, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the network without some units computes what it does when their consumers read zero."""
+        return not self.approximations
 
     def reads(self) -> tuple[Slice, ...]:
         """The slices through which this group is consumed."""
@@ -116,6 +142,11 @@ class ChannelGraph:
                 return group
         raise KeyError(group_id)
 
+    def approximated(self, kept: Kept) -> tuple[str, ...]:
+        """The scales of the norms whose statistics change when every group keeps only ``kept``."""
+        losing = [group for group in self.groups if len(kept.get(group.id, range(group.width))) < group.width]
+        return tuple(dict.fromkeys(entry.norm for group in losing for entry in group.approximations))
+
     def keep(self, kept: Kept) -> "ChannelGraph":
         """The graph of the network in which every group keeps only ``kept``: no second trace."""
         removed = removed_positions(self, kept)
@@ -154,7 +185,7 @@ def _shrink_group(
     units = kept if kept is not None else tuple(range(group.width))
     new_unit = {old: new for new, old in enumerate(units)}
     slices = tuple(_shrink_slice(piece, new_unit, removed) for piece in group.slices)
-    return ChannelGroup(group.id, len(units), slices)
+    return replace(group, width=len(units), slices=slices)
 
 
 def _shrink_slice(piece: Slice, new_unit: Mapping[int, int], removed: Mapping[tuple[str, int], set[int]]) -> Slice:

@@ -1,23 +1,27 @@
 """Capture a network and read off which channels stand and fall together."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.errors import GraphError
 from secateur.graph.capture import Capture, capture
+from secateur.graph.group_norm import GroupNormMode
 from secateur.graph.groups import form_groups
 from secateur.graph.labels import LabelSpace, ParameterValue
 from secateur.graph.layers import count_layers
 from secateur.graph.patch import minimal_patch
 from secateur.graph.records import ChannelGraph, InputSpec, Layer, Pin
-from secateur.graph.rules import RULES
+from secateur.graph.rules import GROUP_NORMS, RULES
 from secateur.graph.splits import settle_splits
-from secateur.graph.walk import Product, Split, Walk
+from secateur.graph.walk import Product, Rule, Split, Walk
 
 
-def trace_channels(model: nn.Module, example: Tensor | Sequence[Tensor]) -> ChannelGraph:
+def trace_channels(
+    model: nn.Module, example: Tensor | Sequence[Tensor], *, group_norm: GroupNormMode = GroupNormMode.WHOLE
+) -> ChannelGraph:
     """Find the groups of channels of ``model`` that can be removed, without touching it.
 
     Train- and eval-mode forwards are captured and united, since dead heads, drop-out and deep supervision differ.
@@ -25,15 +29,19 @@ def trace_channels(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Chan
     Args:
         model: any network, in either mode, on any device.
         example: one input ``(N, C, *space)`` or several, of the size for which MACs are to be counted.
+        group_norm: see `secateur.trace`.
 
     Returns:
         The graph as plain data. Groups are not yet tried; `secateur.trace` does that as well.
 
     Raises:
-        GraphError: the network cannot be captured, or it has no parameters.
+        GraphError: the network cannot be captured, it has no parameters, the example is no tensor, or holds nothing.
     """
     started = time.perf_counter()
-    arguments = tuple(tensor.detach().clone() for tensor in ([example] if isinstance(example, Tensor) else example))
+    if group_norm not in GROUP_NORMS:
+        raise GraphError(f"group_norm is {group_norm!r}; give one of {', '.join(map(str, GROUP_NORMS))}.")
+    rules = {**RULES, "group_norm": GROUP_NORMS[group_norm]}
+    arguments = _arguments(example)
     names = _first_names(model)
     if not names:
         raise GraphError(f"{type(model).__name__} has no parameters, so there is nothing to prune.")
@@ -43,9 +51,9 @@ def trace_channels(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Chan
     for training in (True, False):
         calls = []
         own, *others = capture(model, arguments, training=training)
-        _walk(own, model, names, space, calls, splits)
+        _walk(own, model, rules, names, space, calls, splits)
         for other in others:
-            _walk(other, model, names, space, [], splits)
+            _walk(other, model, rules, names, space, [], splits)
     settle_splits(space, splits, dict(model.named_modules()))
     groups, pinned = form_groups(space)
     parameters = frozenset(names[name].name for name, _ in model.named_parameters())
@@ -64,9 +72,20 @@ def trace_channels(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Chan
     )
 
 
+def _arguments(example: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    given: list[Any] = list(example) if isinstance(example, list | tuple) else [example]  # whatever a user passes
+    if not given or any(not isinstance(item, Tensor) or item.numel() == 0 for item in given):
+        found = ", ".join(f"{type(item).__name__} of shape {tuple(getattr(item, 'shape', ()))}" for item in given)
+        raise GraphError(
+            f"the example is {found or 'empty'}; give a tensor (N, C, *space) of at least one sample, or several."
+        )
+    return tuple(tensor.detach().clone() for tensor in given)
+
+
 def _walk(
     captured: Capture,
     model: nn.Module,
+    rules: Mapping[str, Rule],
     names: dict[str, ParameterValue],
     space: LabelSpace,
     calls: list[Layer | Product],
@@ -75,7 +94,7 @@ def _walk(
     placeholders = {node: names[name] for node, name in captured.tensors.items() if name in names}
     first = {id(module): name for name, module in model.named_modules()}
     aliases = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
-    walk = Walk(space, RULES, placeholders, captured.inputs, calls, splits, dict(model.named_modules()), aliases)
+    walk = Walk(space, rules, placeholders, captured.inputs, calls, splits, dict(model.named_modules()), aliases)
     walk.run(captured.graph)
 
 

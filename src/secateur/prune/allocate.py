@@ -177,7 +177,8 @@ def _plan(
         "macs_keep_ratio": macs / costs.macs(none),
         "params_keep_ratio": params / costs.params(none),
     }
-    return PruningPlan(kept, {g.id: g.width for g in groups if g.id in kept}, budget, reached)
+    approximate = frozenset(group.id for group in groups if group.id in kept and not group.exact)
+    return PruningPlan(kept, {g.id: g.width for g in groups if g.id in kept}, budget, reached, approximate)
 
 
 def _check_scores(groups: Sequence[ChannelGroup], scores: Mapping[GroupId, Tensor]) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
-from secateur.errors import PlanMismatchError
+from secateur.errors import InputError, PlanMismatchError
 from secateur.graph.copying import safe_copy
 from secateur.graph.records import ChannelGraph, Kept, Role, removed_positions
 from secateur.prune.plan import PruningPlan, check_plan
-from secateur.prune.proof import Proof, prove
+from secateur.prune.proof import Proof, prove_surgery, prove_weights
 
 
 def remove(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> nn.Module:
@@ -26,6 +27,7 @@ def remove(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> nn.Modul
 
     Raises:
         PlanMismatchError: the plan or the graph belongs to another network.
+        InputError: weights that are not finite.
         ProofError: the smaller network differs from the masked one; nothing is handed back.
     """
     return remove_with_proof(model, graph, plan)[0]
@@ -35,24 +37,50 @@ def remove(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> nn.Modul
 def remove_with_proof(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> tuple[nn.Module, Proof]:
     """The same as `remove`, with the record of its proof."""
     check_plan(graph, plan)
-    _check_model(model, graph)
-    small = safe_copy(model)
-    cut_(small, graph, plan.kept)
-    proof = prove(model, small, graph, plan.kept, cut_)
-    return small, proof.require()
+    check_model(model, graph)
+    check_finite(model)
+    proof = prove_surgery(model, graph, plan.kept, cut_).require()  # first, as long as there is one network to hold
+    small = cut_copy(model, graph, plan.kept)
+    return small, prove_weights(proof, model, small, graph, plan.kept).require()
+
+
+def cut_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
+    """A copy of ``model`` cut as by `cut_`. What is cut is not copied whole first."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    smaller = _smaller_tensors(tensors, graph, kept)
+    twin = safe_copy(model, instead={id(tensors[name]): tensor for name, tensor in smaller.items()})
+    _install_(twin, graph, kept, smaller)
+    return twin
 
 
 def cut_(model: nn.Module, graph: ChannelGraph, kept: Kept) -> None:
     """Cut ``model`` in place, without proof: every alias of every tensor, and the modules' own widths."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    _install_(model, graph, kept, _smaller_tensors(tensors, graph, kept))
+
+
+def _smaller_tensors(tensors: Mapping[str, Tensor], graph: ChannelGraph, kept: Kept) -> dict[str, Tensor]:
+    """Those of ``tensors`` that lose something, by first qualified name; the others are not in it."""
     smaller: dict[str, Tensor] = {}
-    counted = {piece.tensor for group in graph.groups for piece in group.slices if piece.role is Role.WIDTH}
+    counted = _counted(graph)
     for (name, dim), positions in removed_positions(graph, kept).items():
-        if name in counted:
-            _count_fewer_(model, name, len(positions))
-        else:
+        if name not in counted:
             smaller[name] = _drop(smaller.get(name, tensors[name]), dim, positions)
+    return smaller
+
+
+def _install_(model: nn.Module, graph: ChannelGraph, kept: Kept, smaller: Mapping[str, Tensor]) -> None:
+    """Give ``model`` its smaller tensors, and lower its own counts of channels."""
+    counted = _counted(graph)
+    for (name, _), positions in removed_positions(graph, kept).items():
+        if name in counted:
+            count_fewer_(model, name, len(positions))
     replace_tensors_(model, smaller, grouped={read.tensor for group in graph.groups for read in group.reads()})
+
+
+def _counted(graph: ChannelGraph) -> set[str]:
+    """The attributes of modules that count channels; tensors they are not."""
+    return {piece.tensor for group in graph.groups for piece in group.slices if piece.role is Role.WIDTH}
 
 
 def replace_tensors_(model: nn.Module, replacements: Mapping[str, Tensor], *, grouped: Collection[str] = ()) -> None:
@@ -85,26 +113,42 @@ def replace_tensors_(model: nn.Module, replacements: Mapping[str, Tensor], *, gr
 
 def _remember_widths_(module: nn.Module, *, depthwise: bool) -> None:
     """Bring a module's record of its own widths (``out_channels``, ``num_features``, ...) in line with its weight."""
-    if isinstance(module, nn.modules.conv._ConvNd):
+    weight = _held_weight(module)
+    if weight is None:
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            module.num_features = module.running_mean.shape[0]
+    elif isinstance(module, nn.modules.conv._ConvNd):
         outer, inner = (1, 0) if module.transposed else (0, 1)
         if depthwise and module.groups == module.in_channels > 1:
             multiplier = 1 if module.transposed else module.out_channels // module.in_channels
-            module.groups = module.weight.shape[0] // multiplier
-        module.out_channels = module.weight.shape[outer] * (module.groups if module.transposed else 1)
-        module.in_channels = module.weight.shape[inner] * (1 if module.transposed else module.groups)
+            module.groups = weight.shape[0] // multiplier
+        module.out_channels = weight.shape[outer] * (module.groups if module.transposed else 1)
+        module.in_channels = weight.shape[inner] * (1 if module.transposed else module.groups)
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
+        module.out_features, module.in_features = weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
-        held = module.weight if module.weight is not None else module.running_mean
-        if held is not None:
-            module.num_features = held.shape[0]
-    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
-        module.num_channels = module.weight.shape[0]
+        module.num_features = weight.shape[0]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = weight.shape[0]
     elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.shape[0]
+        module.num_parameters = weight.shape[0]
 
 
-def _count_fewer_(model: nn.Module, attribute: str, fewer: int) -> None:
+def _held_weight(module: nn.Module) -> Tensor | None:
+    """The parameter of the shape of a module's weight, which weight norm holds as a direction.
+
+    Any other computed weight is let alone: it never shrinks, and to read it is to run its code, as training does.
+    """
+    own = module._parameters
+    parametrized: Any = module._modules.get("parametrizations")  # a `ModuleDict` of `ParametrizationList`
+    if parametrized is not None and "weight" in parametrized:
+        is_weight_norm = isinstance(parametrized["weight"][0], parametrizations._WeightNorm)
+        return parametrized["weight"].original1 if is_weight_norm else None
+    weight = own.get("weight")
+    return weight if weight is not None else own.get("weight_v")
+
+
+def count_fewer_(model: nn.Module, attribute: str, fewer: int) -> None:
     """Lower a module's own count of channels, norm groups or heads; ``axes_lengths[name]`` is an einops layer's."""
     path, _, name = attribute.rpartition(".")
     module = model.get_submodule(path)
@@ -137,7 +181,19 @@ def _in_format_of(tensor: Tensor, smaller: Tensor) -> Tensor:
     return smaller.contiguous()
 
 
-def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
+def check_finite(model: nn.Module) -> None:
+    """Raise `InputError` where a parameter is not finite, or a buffer, which may hold a mask of infinities, is NaN."""
+    wrong = [name for name, parameter in model.named_parameters() if not bool(parameter.isfinite().all())]
+    wrong += [name for name, buffer in model.named_buffers() if bool(buffer.isnan().any())]
+    if wrong:
+        raise InputError(
+            f"the network's {wrong[0]!r} is not finite, so no removal can be proved; "
+            f"go back to a checkpoint from before the training diverged."
+        )
+
+
+def check_model(model: nn.Module, graph: ChannelGraph) -> None:
+    """Raise `PlanMismatchError` unless the tensors of ``model`` have the shapes that ``graph`` was traced with."""
     found = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
     for name, shape in graph.shapes.items():
         if found.get(name) != shape:

@@ -2,19 +2,27 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from secateur.graph.records import ChannelGraph, ChannelGroup, GroupId, Pin
+from secateur.graph.group_norm import GroupNormMode
+from secateur.graph.patch import random_inputs
+from secateur.graph.records import ChannelGraph, ChannelGroup, GroupId, Kept, Pin
 from secateur.graph.trace import trace_channels
-from secateur.prune.proof import Trial
+from secateur.prune.comparison import BREAKS, differences, does_not_run, masked_outputs, outputs
 from secateur.prune.surgery import cut_
+from secateur.prune.twins import random_twin, widen_buffers_
+
+_NARROW = 8  # a group of fewer units cannot lose clearly different shares
 
 
 @torch.inference_mode(False)
-def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> ChannelGraph:
+def trace(
+    model: nn.Module, example: Tensor | Sequence[Tensor], *, group_norm: GroupNormMode = GroupNormMode.WHOLE
+) -> ChannelGraph:
     """Find which channels of ``model`` stand and fall together, and why others must stay.
 
     Every group is tried: some of its units are removed from a copy with random weights. A group for which that is
@@ -23,6 +31,9 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> ChannelGraph:
     Args:
         model: any network; untouched.
         example: one input ``(N, C, *space)`` or several, of the size for which MACs are to be counted.
+        group_norm: what leaves of a GroupNorm at a time. `GroupNormMode.WHOLE` norm groups leave exactly.
+            `GroupNormMode.EVEN` takes one channel of each, which is finer but approximate: what stays is normalised by
+            statistics of fewer channels. Such groups are not ``exact``, and say why; nothing else is approximate.
 
     Returns:
         The graph: ``graph.groups``, ``graph.pinned``; ``print(graph)`` shows a table.
@@ -31,16 +42,85 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor]) -> ChannelGraph:
         GraphError: the network cannot be traced.
     """
     started = time.perf_counter()
-    graph = trace_channels(model, example)
-    wide = [group for group in graph.groups if group.width > 1]
-    failing: dict[GroupId, str] = {}
-    trial = Trial(model, graph, cut_)
-    for together in (wide, wide[::2], wide[1::2]):  # two widths may only fit while they shrink alike
-        while found := _failing(trial, [group for group in together if group.id not in failing]):
-            failing |= found
+    graph = trace_channels(model, example, group_norm=group_norm)
+    failing = _find_failing(model, graph)
     pins = tuple(Pin(g.id, f"proof failed: {failing[g.id]}", g.width) for g in graph.groups if g.id in failing)
     groups = tuple(group for group in graph.groups if group.id not in failing)
     return replace(graph, groups=groups, pinned=(*graph.pinned, *pins), seconds=time.perf_counter() - started)
+
+
+def _find_failing(model: nn.Module, graph: ChannelGraph) -> dict[GroupId, str]:
+    """Groups that cannot be removed exactly, with what went wrong.
+
+    All groups are tried at once. Two widths may only fit while they shrink alike, so neighbours lose different shares;
+    where groups are too narrow for that, every other group is also tried while the others stay whole.
+    """
+    wide = [group for group in graph.groups if group.width > 1]
+    trial = Trial(model, graph, {group.id: _tried(group.width, number) for number, group in enumerate(wide)})
+    narrow = any(group.width < _NARROW for group in wide)
+    failing: dict[GroupId, str] = {}
+    for together in (wide, wide[::2], wide[1::2]) if narrow else (wide,):
+        while found := _failing(trial, [group for group in together if group.id not in failing]):
+            failing |= found
+    return failing
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How masked and removed network differ, and the module in which the smaller one stopped, if it did."""
+
+    text: str
+    module: str | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """The part of a proof that finds wrong groups, for many removals from one network with random weights.
+
+    Attributes:
+        model: untouched.
+        graph: its groups.
+        kept: for each group, what stays of it when it is tried.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    kept: Kept
+
+    def disagreement(self, groups: Sequence[ChannelGroup]) -> Disagreement | None:
+        """What is wrong when units of ``groups`` leave; None where both networks agree in both modes.
+
+        The network with random weights is made anew each time, and cut where it is: one is held at a time.
+        """
+        kept = {group.id: self.kept[group.id] for group in groups}
+        inputs = random_inputs(self.graph.patch, like=self.model, seed=1, dtype=torch.float64)
+        twin = random_twin(self.model)
+        widen_buffers_(twin)
+        try:
+            masked = masked_outputs(twin, self.graph, kept, inputs)
+            cut_(twin, self.graph, kept)
+            removed = outputs(twin, inputs)
+        except BREAKS as error:
+            return Disagreement(does_not_run(error), _where(error, twin))
+        for mode, before in masked.items():
+            found = differences(before, removed[mode])
+            if found is None:
+                return Disagreement(f"{mode}: the outputs have other shapes")
+            for difference in found:
+                if not difference.close:
+                    return Disagreement(f"{mode}: {difference}")
+        return None
+
+
+def _where(error: Exception, model: nn.Module) -> str | None:
+    """The innermost module whose own code the error passed through."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
 
 
 def _failing(trial: Trial, groups: Sequence[ChannelGroup]) -> dict[GroupId, str]:
@@ -49,7 +129,7 @@ def _failing(trial: Trial, groups: Sequence[ChannelGroup]) -> dict[GroupId, str]
     Where the smaller network stops in a module, the groups that this module holds are suspected first; the rest
     is found by bisection.
     """
-    wrong = trial.disagreement({group.id: _tried(group.width) for group in groups}) if groups else None
+    wrong = trial.disagreement(groups) if groups else None
     if wrong is None:
         return {}
     if len(groups) == 1:
@@ -62,13 +142,14 @@ def _failing(trial: Trial, groups: Sequence[ChannelGroup]) -> dict[GroupId, str]
     return apart or {group.id: wrong.text for group in groups}  # where each half passes, they break only together
 
 
-def _tried(width: int) -> tuple[int, ...]:
-    """What stays: every other unit of the first half is gone.
+def _tried(width: int, number: int) -> tuple[int, ...]:
+    """What stays of the group of that number: of the first half, every other unit is gone, or three of four.
 
-    Both halves and both parities then lose different numbers, so that a part of a fixed or computed size, which happens
-    to fit when all parts lose equally, does not.
+    Both halves and both parities lose different numbers, so that a part of a fixed or computed size, which happens
+    to fit when all parts lose equally, does not. Groups of even and odd number lose different shares.
     """
-    return tuple(unit for unit in range(width) if unit % 2 or unit >= width / 2)
+    period = 4 if number % 2 and width >= _NARROW else 2
+    return tuple(unit for unit in range(width) if unit % period == period - 1 or unit >= width / 2)
 
 
 def _holds(module: str, group: ChannelGroup) -> bool:

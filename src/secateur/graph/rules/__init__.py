@@ -2,16 +2,23 @@
 
 from collections.abc import Mapping
 
+from secateur.graph.group_norm import GroupNormMode
 from secateur.graph.rules.arithmetic import pointwise
 from secateur.graph.rules.concatenation import concatenation, stacking
 from secateur.graph.rules.contraction import attention, batched_sum, einsum, matmul
 from secateur.graph.rules.convolution import convolution, transposed_convolution
-from secateur.graph.rules.elementwise import no_channels, prelu, renamed
+from secateur.graph.rules.elementwise import alike, no_channels, prelu, renamed
 from secateur.graph.rules.linear import linear
-from secateur.graph.rules.normalization import channel_norm, group_norm, layer_norm, weight_norm
+from secateur.graph.rules.normalization import (
+    channel_norm,
+    group_norm,
+    group_norm_evenly,
+    layer_norm,
+    weight_norm,
+)  # fmt: skip
 from secateur.graph.rules.pixels import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from secateur.graph.rules.reduction import reduction, weighing
-from secateur.graph.rules.repetition import expand, repeat_interleave, tile
+from secateur.graph.rules.repetition import broadcast, expand, repeat_interleave, tile
 from secateur.graph.rules.selection import (
     embedding,
     flip,
@@ -29,7 +36,7 @@ from secateur.graph.rules.spatial import grid_sampling, padding, spatial
 from secateur.graph.walk import Rule
 
 _POINTWISE = (  # of one tensor or several, each element by itself
-    "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "bernoulli",
+    "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "bernoulli",
     "celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid", "mish",
     "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softshrink", "tanh", "threshold",
     "abs", "ceil", "clamp", "clamp_max", "clamp_min", "cos", "erf", "exp", "expm1", "floor", "fmod", "frac", "log",
@@ -38,12 +45,12 @@ _POINTWISE = (  # of one tensor or several, each element by itself
     "add", "sub", "rsub", "mul", "multiply", "div", "divide", "true_divide", "floor_divide", "subtract",
     "addcdiv", "addcmul", "atan2", "lerp", "maximum", "minimum", "masked_fill", "where", "copy", "fill", "zero",
     "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "bitwise_and", "bitwise_not", "bitwise_or",
+    "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "__and_", "__or_", "__xor_",
 )  # fmt: skip
 
 _RENAMED = ("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "_to_copy", "to", "type_as", "requires_grad")
 
-_POOLED = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool", "upsample_nearest",
+_POOLED = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "upsample_nearest",
            "_upsample_nearest_exact", "reflection_pad", "replication_pad")  # fmt: skip
 _RESIZED = ("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d",
             "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")  # fmt: skip
@@ -54,10 +61,11 @@ _SPATIAL = (
 )
 
 _CREATED = (
-    "arange", "empty", "empty_like", "eye", "full", "full_like", "linspace", "meshgrid", "new_empty", "new_full",
-    "new_ones", "new_zeros", "ones", "ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
-    "scalar_tensor", "zeros", "zeros_like", "_assert_tensor_metadata", "sym_size", "_assert_async",
+    "arange", "empty", "eye", "full", "linspace", "meshgrid", "new_empty", "new_full", "new_ones", "new_zeros", "ones",
+    "rand", "randint", "randn", "randperm", "scalar_tensor", "zeros",
+    "_assert_tensor_metadata", "sym_size", "_assert_async",
 )  # fmt: skip
+_ALIKE = ("empty_like", "full_like", "ones_like", "rand_like", "randint_like", "randn_like", "zeros_like")
 
 _RESHAPED = ("reshape", "view", "_unsafe_view", "view_as", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze")
 
@@ -70,6 +78,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_RENAMED, renamed),
     **dict.fromkeys(_SPATIAL, spatial),
     **dict.fromkeys(_CREATED, no_channels),
+    **dict.fromkeys(_ALIKE, alike),
     **dict.fromkeys(_RESHAPED, reshape),
     **dict.fromkeys(_REDUCED, reduction),
     **dict.fromkeys(_WEIGHED, weighing),
@@ -94,6 +103,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t", "numpy_T"), transpose),
     **dict.fromkeys(("movedim", "moveaxis"), move_dimensions),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
+    "broadcast_tensors": broadcast,
     **dict.fromkeys(("repeat", "tile"), tile),
     "repeat_interleave": repeat_interleave,
     "select": select,
@@ -109,4 +119,9 @@ RULES: Mapping[str, Rule] = {
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     "channel_shuffle": channel_shuffle,
+}
+
+GROUP_NORMS: Mapping[GroupNormMode, Rule] = {
+    GroupNormMode.WHOLE: group_norm,
+    GroupNormMode.EVEN: group_norm_evenly,
 }

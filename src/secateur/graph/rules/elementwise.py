@@ -17,6 +17,12 @@ def no_channels(call: Call) -> Value:
     return None
 
 
+def alike(call: Call) -> Value:
+    """A tensor made in the shape of another one, such as zeros, is as wide as that."""
+    value = call.value("self")
+    return value if isinstance(value, Channels) else None
+
+
 def prelu(call: Call) -> Value:
     """PReLU with one slope for all channels, or one for each."""
     slope = call.value("weight")

@@ -30,6 +30,23 @@ def group_norm(call: Call) -> Value:
     return Channels(along(np.asarray(incoming), 1, len(call.out_shape())))
 
 
+def group_norm_evenly(call: Call) -> Value:
+    """One channel of each norm group leaves together; the module counts as many groups, and those that stay change.
+
+    Norm groups of one channel lose nothing by leaving whole. Nor is a norm without a scale taken apart: the proof has
+    to compute its statistics over the channels that stay, and tells norms by their scales.
+    """
+    count, scale = int(call.constant("num_groups")), call.value("weight")
+    if call.shape("input")[1] == count or not isinstance(scale, ParameterValue):
+        return group_norm(call)
+    incoming = call.line("input", 1)
+    groups = incoming.reshape(count, -1)
+    call.space.unite(np.broadcast_to(groups[:1], groups.shape), groups)
+    _tie(call, incoming)
+    call.space.approximate(scale.name, "group_norm takes its statistics over the channels that stay")
+    return Channels(along(np.asarray(incoming), 1, len(call.out_shape())))
+
+
 def layer_norm(call: Call) -> Value:
     """Statistics over the last dimensions: what is normalised together stays, or leaves as a whole, such as a head."""
     incoming, rank = call.labels("input"), len(call.out_shape())

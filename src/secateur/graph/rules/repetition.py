@@ -12,6 +12,13 @@ def expand(call: Call) -> Value:
     return None if labels is None else Channels(labels.reshape(*(1,) * (rank - labels.ndim), *labels.shape))
 
 
+def broadcast(call: Call) -> Value:
+    """Several tensors, each expanded to the shape of all, as in losses; they are not tied yet."""
+    rank = len(call.out_shapes()[0])
+    found = [call.labels_of(value) for value in call.values("tensors")]
+    return [None if x is None else Channels(x.reshape(*(1,) * (rank - x.ndim), *x.shape)) for x in found]
+
+
 def tile(call: Call) -> Value:
     """The whole tensor side by side, ``repeats`` times along each dimension."""
     labels = call.labels("self")

@@ -1,0 +1,141 @@
+"""Run the masked and the smaller network in float64, in both modes, and measure how far apart their outputs are."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from secateur.graph.records import ChannelGraph, Kept
+from secateur.prune.precision import InDoublePrecision
+from secateur.prune.reads import gated, masks
+from secateur.prune.statistics import KeptStatistics
+
+RELATIVE_TOLERANCE = 1e-9  # float64 sums in another order differ by about 1e-13 of the largest output
+ABSOLUTE_TOLERANCE = 1e-10
+
+MODES = {"eval": False, "train": True}
+
+BREAKS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+"""What a network of the wrong widths may raise."""
+
+Outputs = dict[str, list[Tensor]]
+"""Every output tensor, by mode."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output of the smaller network is from that of the masked one, and the largest value of the latter."""
+
+    absolute: float
+    scale: float
+
+    @property
+    def close(self) -> bool:
+        """Whether that is rounding; False also for NaN."""
+        return self.absolute <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * self.scale
+
+    @property
+    def relative(self) -> float:
+        """The difference relative to the largest value."""
+        return self.absolute / self.scale if self.scale else 0.0
+
+    def __str__(self) -> str:
+        return f"an output differs by {self.absolute:.3g} of {self.scale:.3g}"
+
+
+def masked_outputs(model: nn.Module, graph: ChannelGraph, kept: Kept, inputs: Sequence[Tensor]) -> Outputs:
+    """The outputs of ``model`` in both modes, in float64 and without drop-out, where ``kept`` is all that is read.
+
+    Args:
+        model: in any precision; its buffers have to be in float64, and are what they were afterwards.
+        graph: its groups.
+        kept: the units that are read.
+        inputs: in float64.
+    """
+    found = {}
+    for mode, training in MODES.items():
+        with (
+            run_in_double(model, training),
+            gated(model, graph, masks(graph, kept)),
+            KeptStatistics(model, graph, kept),
+        ):
+            found[mode] = tensors_of(model(*(tensor.clone() for tensor in inputs)))  # it may write to them
+    return found
+
+
+def outputs(model: nn.Module, inputs: Sequence[Tensor]) -> Outputs:
+    """The same for a network as it is."""
+    found = {}
+    for mode, training in MODES.items():
+        with run_in_double(model, training):
+            found[mode] = tensors_of(model(*(tensor.clone() for tensor in inputs)))
+    return found
+
+
+def differences(masked: Sequence[Tensor], removed: Sequence[Tensor]) -> list[Difference] | None:
+    """One for each output; None where there are others or they have other shapes."""
+    if [tensor.shape for tensor in masked] != [tensor.shape for tensor in removed]:
+        return None
+    return [
+        Difference(float((before - after).abs().max()), float(before.abs().max()))
+        for before, after in zip(masked, removed, strict=True)
+    ]
+
+
+def does_not_run(error: Exception) -> str:
+    """The failure in one line; a lack of memory says nothing of the network and is raised on."""
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        raise error
+    return f"the smaller network does not run ({next(iter(str(error).strip().splitlines()), type(error).__name__)})"
+
+
+def tensors_of(output: Any) -> list[Tensor]:  # networks return tensors, lists, dicts; label maps are compared too
+    """The tensors in what a network returns, in floating point."""
+    leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves]
+
+
+@contextmanager
+def run_in_double(model: nn.Module, training: bool) -> Iterator[None]:
+    """Run ``model`` in float64 in a mode, without gradients; see `repeatable`."""
+    with torch.no_grad(), InDoublePrecision(model), repeatable(model, training):
+        yield
+
+
+@contextmanager
+def repeatable(model: nn.Module, training: bool) -> Iterator[None]:
+    """Run ``model`` in a mode, without drop-out, with the same random numbers each time; its buffers come back."""
+    model.train(training)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _NoDropout():
+        torch.manual_seed(0)
+        yield
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+@final
+class _NoDropout(TorchFunctionMode):
+    """Drop-out draws one number per channel or element, so that networks of other widths drop other things."""
+
+    _dropouts = frozenset({F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],  # any torch function
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in self._dropouts:
+            return args[0] if args else (kwargs or {})["input"]
+        if func is F.scaled_dot_product_attention:
+            kwargs = {**(kwargs or {}), "dropout_p": 0.0}
+        return func(*args, **(kwargs or {}))
