@@ -207,30 +207,32 @@ def edit_record(path: Path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def run_record(name: str, role: str, command: Sequence[str]) -> Record:
+    """A plausible ``run.json``."""
+    return {
+        "name": name,
+        "role": role,
+        "parent": None if role == "dense" else "../dense",
+        "task": "polyp",
+        "synthetic": True,
+        "seed": 0,
+        "created": "2026-01-02T09:00:00",
+        "command": list(command),
+        "commands": [list(command), ["secateur", "evaluate", f"runs/{name}"]],
+        "versions": {"python": "3.12.3", "torch": "2.13.0", "monai": "1.6.1"},
+        "git_revision": None,
+        "machine": {"cpu": "An x86 processor", "cores": 2, "accelerator": None},
+        "input_size": 352,
+        "data": {"source": "synthetic", "splits": {"train": 200, "val": 40, "test": 60}},
+        "training": {"epochs": 30, "best_epoch": 27, "best_val_dice": 0.868, "seconds": 1234.0},
+    }
+
+
 def _write_run(folder: Path, cut: Cut | None) -> None:
     command = (
         ["secateur", "train"] if cut is None else ["secateur", "prune", "runs/dense", "--macs", str(cut.keep_ratio)]
     )
-    write_record(
-        folder / "run.json",
-        {
-            "name": folder.name,
-            "role": "dense" if cut is None else "pruned",
-            "parent": None if cut is None else "../dense",
-            "task": "polyp",
-            "synthetic": True,
-            "seed": 0,
-            "created": "2026-01-02T09:00:00",
-            "command": command,
-            "commands": [command, ["secateur", "evaluate", f"runs/{folder.name}"]],
-            "versions": {"python": "3.12.3", "torch": "2.13.0", "monai": "1.6.1"},
-            "git_revision": None,
-            "machine": {"cpu": "An x86 processor", "cores": 2, "accelerator": None},
-            "input_size": 352,
-            "data": {"source": "synthetic", "splits": {"train": 200, "val": 40, "test": 60}},
-            "training": {"epochs": 30, "best_epoch": 27, "best_val_dice": 0.868, "seconds": 1234.0},
-        },
-    )
+    write_record(folder / "run.json", run_record(folder.name, "dense" if cut is None else "pruned", command))
 
 
 def _write_metrics(folder: Path, stages: Sequence[str], *, best: float, rng: np.random.Generator) -> None:

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from report_fixtures import evaluation_record
-from secateur.report.cases import case_pairs, choose_cases, cut_picture, frame_picture, pictures_exist
+from secateur.report.cases import case_pairs, choose_cases
+from secateur.report.pictures import pictures_exist
+from secateur.report.polyp_pictures import cut_picture, frame_picture
+from secateur.report.views import VIEWS
 
 
 def opacity(address: str) -> np.ndarray:
@@ -36,15 +39,15 @@ def read_mask(path):
 def test_lost_polyps_come_first_then_the_largest_drop():
     dense = evaluation_record([0.9, 0.9, 0.9, None])
     pruned = evaluation_record([0.8, 0.85, 0.2, 0.1], lost=[0, 1, 0, 0])
-    assert [pair.id for pair in case_pairs(dense, pruned)] == ["case-001", "case-002", "case-000"]
+    assert [pair.id for pair in case_pairs(dense, pruned, VIEWS["polyp"])] == ["case-001", "case-002", "case-000"]
 
 
 @pytest.mark.parametrize("cases", [18, 19, 21, 100])
 def test_worst_middle_and_best_do_not_repeat(cases):
     after = np.random.default_rng(2).random(cases).tolist()
-    pairs = case_pairs(evaluation_record([0.9] * cases), evaluation_record(after))
+    pairs = case_pairs(evaluation_record([0.9] * cases), evaluation_record(after), VIEWS["polyp"])
     chosen = choose_cases(pairs)
-    shown = [pair.pruned_dice for pair in chain(*chosen.values())]
+    shown = [pair.pruned for pair in chain(*chosen.values())]
     assert shown == sorted(set(shown))
     assert len(shown) == 18
     assert shown[:12] == sorted(after)[:12]

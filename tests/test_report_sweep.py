@@ -18,7 +18,8 @@ from secateur.report import rounding
 from secateur.report.sweep import readme_table, sweep_markdown, write_sweep_page
 from secateur.report.sweep_cells import DENSE, Arm, Phase, read_sweep
 from secateur.report.sweep_figures import dice_curves, samples_curves, speedup_curves
-from secateur.report.sweep_tables import compared_arms, read_latencies
+from secateur.report.sweep_record import read_latencies
+from secateur.report.sweep_tables import compared_arms
 from secateur.report.sweep_wording import comparisons_made, sweep_findings
 from secateur.report.wording import SYNTHETIC
 from sweep_fixtures import CRITERIA, SETS, evaluation, replace_cell, sweep_record, unfinished_cell

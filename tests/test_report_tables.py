@@ -9,8 +9,12 @@ import pytest
 from report_fixtures import CUTS, DENSE_MACS, bench_record, edit_record, evaluation_record, make_runs
 from secateur.errors import InputError, RecordError
 from secateur.records import write_record
+from secateur.report.intervals import paired_difference
 from secateur.report.runs import read_runs, read_timings
-from secateur.report.tables import markdown_table, paired_difference, summary_rows
+from secateur.report.tables import markdown_table, summary_rows
+from secateur.report.views import VIEWS
+
+POLYP = VIEWS["polyp"]
 
 
 @pytest.fixture
@@ -22,7 +26,9 @@ def test_paired_interval_agrees_with_the_normal_approximation():
     rng = np.random.default_rng(0)
     before = rng.uniform(0.2, 0.9, 400)
     change = rng.normal(-0.02, 0.05, 400)
-    found = paired_difference(evaluation_record(before.tolist()), evaluation_record((before + change).tolist()))
+    found = paired_difference(
+        evaluation_record(before.tolist()), evaluation_record((before + change).tolist()), metric="dice"
+    )
     half = 1.96 * change.std(ddof=1) / np.sqrt(400)
     assert found.cases == 400
     assert found.mean == pytest.approx(change.mean())
@@ -33,26 +39,26 @@ def test_difference_pairs_by_case_and_leaves_out_undefined_ones():
     dense = evaluation_record([0.9, 0.5, None, 0.7, 0.3])
     pruned = evaluation_record([0.8, 0.4, 0.1, None, 0.2])
     pruned["cases"].reverse()
-    found = paired_difference(dense, pruned)
+    found = paired_difference(dense, pruned, metric="dice")
     assert found.cases == 3
     assert (found.mean, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
 
 
 def test_one_common_case_has_no_interval():
-    assert paired_difference(evaluation_record([0.9, None]), evaluation_record([0.8, 0.4])) is None
+    assert paired_difference(evaluation_record([0.9, None]), evaluation_record([0.8, 0.4]), metric="dice") is None
 
 
 def test_rows_carry_what_the_records_say(folders):
-    dense, first, *_ = summary_rows(read_runs(folders))
+    dense, first, *_ = summary_rows(read_runs(folders), POLYP)
     assert (dense.macs, dense.macs_keep_ratio, dense.method) == (DENSE_MACS, 1.0, None)
-    assert dense.dice_difference is None
+    assert dense.score_difference is None
     assert first.method == "taylor"
     assert first.macs_keep_ratio == pytest.approx(0.099)
     setup, timing = next(iter(first.latency.items()))
     assert (setup.runtime, timing.speedup) == ("openvino", pytest.approx(190 / timing.p50_ms))
     evaluation = json.loads((folders[1] / "evaluation.json").read_text())
-    assert (first.dice.mean, first.polyps_lost) == (evaluation["metrics"]["dice"]["mean"], 1)
-    assert first.dice_difference.mean == pytest.approx(first.dice.mean - dense.dice.mean)
+    assert (first.score.mean, first.evaluation["polyps"]["lost"]) == (evaluation["metrics"]["dice"]["mean"], 1)
+    assert first.score_difference.mean == pytest.approx(first.score.mean - dense.score.mean)
 
 
 def test_latest_measurement_beside_the_dense_network_counts(folders):
@@ -70,8 +76,8 @@ def test_absent_records_leave_gaps(folders):
     for name in ("prune.json", "evaluation.json", "export/parity.json"):
         (folders[1] / name).unlink()
     (folders[0] / "bench.json").unlink()
-    row = summary_rows(read_runs(folders))[1]
-    assert (row.macs, row.dice, row.dice_difference, row.size_bytes, row.latency) == (None,) * 4 + ({},)
+    row = summary_rows(read_runs(folders), POLYP)[1]
+    assert (row.macs, row.score, row.score_difference, row.size_bytes, row.latency) == (None,) * 4 + ({},)
 
 
 def test_markdown_table_has_one_line_per_run(tmp_path):

@@ -4,10 +4,13 @@ import pytest
 
 from report_fixtures import CUTS, parity_record, prune_record
 from secateur.report import rounding
-from secateur.report.tables import Interval, SummaryRow
+from secateur.report.intervals import Interval
+from secateur.report.rows import SummaryRow
+from secateur.report.views import VIEWS
 from secateur.report.wording import caution, findings, tiles
 
 GAP = "\N{NO-BREAK SPACE}"
+POLYP = VIEWS["polyp"]
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -17,9 +20,9 @@ def row(**known) -> SummaryRow:
 
 
 def cost_of(low: float, high: float) -> tuple[str, bool | None]:
-    dense = row(dice=Interval(0.871, 0.85, 0.89, 100))
-    pruned = row(dice=Interval(0.862, 0.84, 0.88, 100), dice_difference=Interval(-0.009, low, high, 100))
-    (finding,) = findings(dense, pruned, proof=None, parity=None)
+    dense = row(score=Interval(0.871, 0.85, 0.89, 100))
+    pruned = row(score=Interval(0.862, 0.84, 0.88, 100), score_difference=Interval(-0.009, low, high, 100))
+    (finding,) = findings(POLYP, dense, pruned, parity=None)
     return finding.text, finding.good
 
 
@@ -46,20 +49,22 @@ def test_a_gain_is_called_one():
 
 @pytest.mark.parametrize(("lost", "words", "good"), [(0, "0 are lost", None), (1, "1 is lost", False)])
 def test_lost_polyps_are_counted_among_those_found(lost, words, good):
-    (finding,) = findings(row(), row(polyps_lost=lost, polyps_seen=98), proof=None, parity=None)
+    (finding,) = findings(POLYP, row(), row(evaluation={"polyps": {"lost": lost, "seen_by_dense": 98}}), parity=None)
     assert f"Of 98 polyps that the dense network found, {words}." in finding.text
     assert finding.good is good
 
 
 def test_failed_checks_are_said_to_have_failed():
     proof = prune_record(CUTS[0])["proof"] | {"passed": False, "max_abs_diff": 0.5}
-    found = findings(row(), row(), proof=proof, parity=parity_record(0.1) | {"passed": False})
+    found = findings(
+        POLYP, row(), row(prune=prune_record(CUTS[0]) | {"proof": proof}), parity=parity_record(0.1) | {"passed": False}
+    )
     assert [(finding.topic, finding.good) for finding in found] == [("Proof failed", False), ("Export failed", False)]
     assert "does not give the outputs" in found[0].text
 
 
 def test_tiles_compare_with_the_dense_network():
-    (tile,) = tiles(row(macs=19_830_000_000), row(macs=1_963_170_000))
+    (tile,) = tiles(POLYP, row(macs=19_830_000_000), row(macs=1_963_170_000))
     assert (tile.value, tile.comparison) == (f"1.96{GAP}G", f"9.9{GAP}% of the dense 19.8{GAP}G")
     assert tile.share == pytest.approx(0.099)
 

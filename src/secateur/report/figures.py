@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from secateur.records import Record
-from secateur.report import rounding
 from secateur.report.cases import CasePair
+from secateur.report.intervals import Interval
+from secateur.report.quantities import Quantity
+from secateur.report.rows import SummaryRow, chosen_by
 from secateur.report.runs import Run, Setup
-from secateur.report.tables import Interval, SummaryRow
+from secateur.report.task_view import TaskView
 
 Figure = dict[str, list[Record] | Record]  # {"data": traces, "layout": layout}, as Plotly reads it
 
@@ -17,29 +19,37 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 _OTHER = "other"  # a network without a pruning record
 
 
-def dice_against_macs(rows: Sequence[SummaryRow]) -> Figure | None:
-    """Mean Dice with its interval against MACs, one series per way of choosing channels."""
-    return _tradeoff(rows, lambda row: row.macs / 1e9 if row.macs else None, title="GMACs per frame, log scale")
+def score_against_macs(rows: Sequence[SummaryRow], view: TaskView) -> Figure | None:
+    """Mean of the leading metric with its interval against MACs, one series per way of choosing."""
+    title = f"GMACs per {view.unit}, log scale"
+    return _tradeoff(rows, lambda row: row.macs / 1e9 if row.macs else None, view.leading, title=title)
 
 
-def dice_against_latency(rows: Sequence[SummaryRow], setup: Setup) -> Figure | None:
-    """Mean Dice with its interval against the median latency on one setup."""
+def score_against_params(rows: Sequence[SummaryRow], view: TaskView) -> Figure | None:
+    """The same against the parameters that are not zero."""
+    title = "million parameters that are not zero, log scale"
+    return _tradeoff(rows, lambda row: row.params / 1e6 if row.params else None, view.leading, title=title)
+
+
+def score_against_latency(rows: Sequence[SummaryRow], view: TaskView, setup: Setup) -> Figure | None:
+    """The same against the median latency on one setup."""
 
     def p50_ms(row: SummaryRow) -> float | None:
         return row.latency[setup].p50_ms if setup in row.latency else None
 
-    return _tradeoff(rows, p50_ms, title="median ms per frame, log scale")
+    return _tradeoff(rows, p50_ms, view.leading, title=f"median ms per {view.unit}, log scale")
 
 
-def learning_curves(runs: Sequence[Run], *, key: str, title: str) -> Figure | None:
-    """One value of ``metrics.jsonl`` by epoch; the stages of a run follow one another."""
-    methods = _methods([run.prune["criterion"] if run.prune else None for run in runs])
+def learning_curves(runs: Sequence[Run], *, value: Callable[[Record], float | None], title: str) -> Figure | None:
+    """One value of the lines of ``metrics.jsonl`` by epoch; the stages of a run follow one another."""
+    names = [chosen_by(run.prune) if run.prune else None for run in runs]
+    methods = _methods(names)
     data: list[Record] = []
-    for index, run in enumerate(runs):
-        values = [epoch[key] for epoch in run.epochs]
+    for index, (run, name) in enumerate(zip(runs, names, strict=True)):
+        values = [value(epoch) for epoch in run.epochs]
         if not values:
             continue
-        colour, _ = _look(run.prune["criterion"] if run.prune else None, methods, dense=index == 0)
+        colour, _ = _look(name, methods, dense=index == 0)
         data.append(
             {
                 "type": "scatter",
@@ -53,6 +63,30 @@ def learning_curves(runs: Sequence[Run], *, key: str, title: str) -> Figure | No
             }
         )
     return {"data": data, "layout": base_layout("epochs, stages in a row", title)} if data else None
+
+
+def seconds_per_case(runs: Sequence[Run]) -> Figure | None:
+    """What the time of a case goes to, a bar of steps per run; None where no evaluation has it."""
+    timed = [(run.name, run.evaluation["seconds"]) for run in runs if run.evaluation and "seconds" in run.evaluation]
+    if not timed:
+        return None
+    names = [name for name, _ in reversed(timed)]  # the first on top
+    data: list[Record] = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": step,
+            "y": names,
+            "x": [seconds[step] for _, seconds in reversed(timed)],
+            "hovertemplate": "%{y}, " + step + ": %{x:.3g} s<extra></extra>",
+            "marker": {"color": colour},
+        }
+        for step, colour in zip(timed[0][1], SERIES[1:], strict=False)
+    ]
+    layout = base_layout("seconds per case, mean", "")
+    layout["yaxis"] |= {"type": "category"}
+    layout["legend"] |= {"traceorder": "normal"}
+    return {"data": data, "layout": {**layout, "barmode": "stack", "height": 130 + 44 * len(timed)}}
 
 
 def kept_widths(prune: Record) -> Figure:
@@ -84,30 +118,30 @@ def kept_widths(prune: Record) -> Figure:
     }
 
 
-def case_scatter(pairs: Sequence[CasePair]) -> Figure:
-    """Dice of the pruned against the dense network, one point per case; equal on the dotted line."""
+def case_scatter(pairs: Sequence[CasePair], view: TaskView) -> Figure:
+    """The leading metric of the pruned against the dense network, one point per case; equal on the dotted line."""
     data = []
-    for lost, name, symbol in ((False, "case", "circle"), (True, "case with a lost polyp", "x")):
-        chosen = [pair for pair in pairs if bool(pair.polyps_lost) == lost]
+    for harmed, name, symbol in ((False, "case", "circle"), (True, view.harmed, "x")):
+        chosen = [pair for pair in pairs if bool(pair.harm) == harmed]
         if chosen:
             data.append(
                 {
                     "type": "scatter",
                     "mode": "markers",
                     "name": name,
-                    "x": [pair.dense_dice for pair in chosen],
-                    "y": [pair.pruned_dice for pair in chosen],
+                    "x": [pair.dense for pair in chosen],
+                    "y": [pair.pruned for pair in chosen],
                     "customdata": [pair.id for pair in chosen],
                     "hovertemplate": "%{customdata}: %{x:.3f} to %{y:.3f}<extra></extra>",
                     "marker": {
-                        "color": "var(--warn)" if lost else "var(--pruned)",
+                        "color": "var(--warn)" if harmed else "var(--pruned)",
                         "symbol": symbol,
-                        "size": 10 if lost else 8,
-                        "opacity": 1 if lost else 0.65,
+                        "size": 10 if harmed else 8,
+                        "opacity": 1 if harmed else 0.65,
                     },
                 }
             )
-    layout = base_layout("Dice, dense", "Dice, pruned")
+    layout = base_layout(f"{view.leading.name}, dense", f"{view.leading.name}, pruned")
     layout["xaxis"] |= {"range": [-0.03, 1.03], "dtick": 0.2, "constrain": "domain"}
     layout["yaxis"] |= {"range": [-0.03, 1.03], "dtick": 0.2, "constrain": "domain", "scaleanchor": "x"}
     line = {"color": "var(--muted)", "width": 1, "dash": "dot"}
@@ -116,13 +150,17 @@ def case_scatter(pairs: Sequence[CasePair]) -> Figure:
 
 
 def _tradeoff(
-    rows: Sequence[SummaryRow], position: Callable[[SummaryRow], float | None], *, title: str
+    rows: Sequence[SummaryRow],
+    position: Callable[[SummaryRow], float | None],
+    leading: Quantity,
+    *,
+    title: str,
 ) -> Figure | None:
     methods = _methods([row.method for row in rows])
     series: dict[tuple[str, bool], list[tuple[float, SummaryRow]]] = {}
     for index, row in enumerate(rows):
         x = position(row)
-        if x is not None and row.dice is not None:
+        if x is not None and row.score is not None:
             key = ("dense", True) if index == 0 else (row.method or _OTHER, False)
             series.setdefault(key, []).append((x, row))
     if not series:
@@ -131,25 +169,25 @@ def _tradeoff(
     for (name, dense), points in series.items():
         points.sort(key=lambda point: point[0])
         colour, symbol = _look(name, methods, dense=dense)
-        dices = [row.dice for _, row in points if row.dice]
+        means = [row.score for _, row in points if row.score]
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers+text",
                 "name": name,
                 "x": [x for x, _ in points],
-                "y": [dice.mean for dice in dices],
-                "error_y": error_bars(dices, colour),
-                "text": [rounding.percent(row.macs_keep_ratio) if row.macs_keep_ratio else "" for _, row in points],
+                "y": [mean.mean for mean in means],
+                "error_y": error_bars(means, colour),
+                "text": [row.cut or "" for _, row in points],
                 "textposition": "bottom right",
                 "textfont": {"color": "var(--muted)", "size": 11},
                 "customdata": [row.name for _, row in points],
-                "hovertemplate": "%{customdata}: Dice %{y:.3f} at %{x:.3g}<extra></extra>",
+                "hovertemplate": "%{customdata}: " + leading.name + " %{y:.3f} at %{x:.3g}<extra></extra>",
                 "line": {"color": colour, "width": 1.5, "dash": "dot"},
                 "marker": {"color": colour, "size": 10, "symbol": symbol},
             }
         )
-    layout = base_layout(title, "mean Dice")
+    layout = base_layout(title, f"mean {leading.name}")
     layout["xaxis"] |= _log_axis([x for points in series.values() for x, _ in points])
     return {"data": data, "layout": layout}
 

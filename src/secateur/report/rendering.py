@@ -33,6 +33,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the 
         "counted": rounding.counted,
         "megabytes": rounding.megabytes,
         "percent": rounding.percent,
+        "ratio": rounding.ratio,
         "score": rounding.score,
         "signed": rounding.signed,
         "tiny": rounding.tiny,

@@ -1,5 +1,7 @@
 """How numbers are written: rounded alike everywhere, a true minus sign, ``n/a`` for what is undefined."""
 
+from collections.abc import Sequence
+
 MISSING = "n/a"
 _GAP = "\N{NO-BREAK SPACE}"  # a number and its unit stay on one line
 
@@ -25,15 +27,35 @@ def percent(ratio: float) -> str:
     return f"{three_digits(100 * ratio)}{_GAP}%"
 
 
-def score(value: float | None) -> str:
-    """A metric in [0, 1] with three decimals."""
-    return MISSING if value is None else f"{value:.3f}"
+def score(value: float | None, digits: int = 3) -> str:
+    """A metric with its decimals, three in [0, 1]."""
+    return MISSING if value is None else f"{value:.{digits}f}"
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 3) -> str:
     """A difference of two scores; what rounds to zero has no sign."""
-    text = f"{value:+.3f}"
-    return "0.000" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def ratio(value: float) -> str:
+    """A compression ratio with a multiplication sign."""
+    return f"{value:.4g}\N{MULTIPLICATION SIGN}"
+
+
+def share_text(count: int | None, of: int | None) -> str:
+    """A count of a total; empty for None."""
+    return "" if count is None or of is None else f"{count} of {of}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 filter, 2 filters."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
 def times(ratio: float) -> str:

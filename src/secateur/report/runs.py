@@ -58,6 +58,18 @@ class Timing:
     macs: int
 
 
+def validation_score(record: Record, *, prefix: str = "val_", suffix: str = "") -> float | None:
+    """The validation score of a record, whose key ends or goes on with the name of the task's score.
+
+    Args:
+        record: of an epoch, a round or a training.
+        prefix: what the key begins with.
+        suffix: what it ends with.
+    """
+    found = [value for key, value in record.items() if key.startswith(prefix) and key.endswith(suffix)]
+    return None if not found else found[0]
+
+
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """Read the records of run folders, the dense run first.
 
@@ -125,7 +137,9 @@ def _read_run(folder: Path) -> Run:
 
     info = read_record(folder / "run.json")
     if "training" not in info:
-        raise RecordError(f"the run in {folder} is not finished; go on with the command that began it and --resume.")
+        raise RecordError(
+            f"the run in {folder} has no training in it: go on with --resume, or it was pruned without data."
+        )
     return Run(
         folder=folder,
         info=info,

@@ -7,23 +7,28 @@ from typing import Any
 import yaml
 
 from secateur.records import Record, atomic_path
-from secateur.report import rounding
+from secateur.report import ratios, rounding
 from secateur.report.figures import Figure
+from secateur.report.grid import tables_markdown
 from secateur.report.rendering import render
 from secateur.report.sweep_cells import Phase, Sweep, read_sweep
 from secateur.report.sweep_figures import dice_curves, samples_curves, speedup_curves
-from secateur.report.sweep_tables import (
-    budget_word,
+from secateur.report.sweep_record import (
     cells_table,
-    compact_table,
-    comparison_tables,
     frames_table,
     latency_table,
     read_latencies,
+    seconds_text,
+    set_name,
+    surroundings,
+)
+from secateur.report.sweep_tables import (
+    budget_word,
+    cell_labels,
+    compact_table,
+    comparison_tables,
     result_tables,
     samples_tables,
-    set_name,
-    tables_markdown,
 )
 from secateur.report.sweep_wording import comparisons_made, known_criteria, progress, sweep_findings
 from secateur.report.wording import SYNTHETIC, caution
@@ -44,18 +49,21 @@ def write_sweep_page(record: Record, out: Path, *, command: Sequence[str]) -> Pa
         InputError: a package of the extra ``report`` is missing.
         RecordError: the record is of another kind, or contradicts itself.
     """
-    html = render("sweep.html.j2", {**_contents(read_sweep(record)), "command": command})
+    page = ratios.page if ratios.is_ratio_sweep(record) else _page
+    html = page(record, command)
     with atomic_path(out) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return out
 
 
 def sweep_markdown(record: Record) -> str:
-    """The tables of a sweep as Markdown: per set Dice and comparisons, then speed, then every cell.
+    """The tables of a sweep as Markdown: per set results and comparisons, then size and speed, then every cell.
 
     Raises:
         RecordError: the record is of another kind, or contradicts itself.
     """
+    if ratios.is_ratio_sweep(record):
+        return ratios.markdown(record)
     sweep = read_sweep(record)
     parts = [
         f"## {set_name(record, label)}\n\n"
@@ -64,7 +72,12 @@ def sweep_markdown(record: Record) -> str:
         )
         for label in record["sets"]
     ]
-    others = (latency_table(sweep), frames_table(sweep), cells_table(sweep))
+    labels = cell_labels(sweep)
+    others = (
+        latency_table(record, labels),
+        frames_table(record, labels),
+        cells_table(record["cells"], score="Dice"),
+    )
     return "\n".join([*parts, "## Speed, time\n", tables_markdown([table for table in others if table])])
 
 
@@ -78,6 +91,10 @@ def readme_table(record: Record) -> str:
         RecordError: the record is of another kind, or contradicts itself.
     """
     return compact_table(read_sweep(record))
+
+
+def _page(record: Record, command: Sequence[str]) -> str:
+    return render("sweep.html.j2", {**_contents(read_sweep(record)), "command": command})
 
 
 def _contents(sweep: Sweep) -> dict[str, Any]:  # the template's variables
@@ -102,10 +119,10 @@ def _contents(sweep: Sweep) -> dict[str, Any]:  # the template's variables
         "samples": _drawn(samples),
         "samples_tables": [table for label in record["sets"] for table in samples_tables(sweep, label)],
         "speedups": _drawn(speedups),
-        "latency": latency_table(sweep),
-        "frames": frames_table(sweep),
-        "cells": cells_table(sweep),
-        "seconds": _seconds(record["cells"]),
+        "latency": latency_table(record, cell_labels(sweep)),
+        "frames": frames_table(record, cell_labels(sweep)),
+        "cells": cells_table(record["cells"], score="Dice"),
+        "seconds": seconds_text(record["cells"]),
         "budget_word": budget_word(record),
         "criteria": known_criteria(sweep),
         "kinds": {cell["kind"] for cell in record["cells"]} | {arm.variant for arm, _ in sweep.places},
@@ -130,22 +147,9 @@ def _drawn(figures: Sequence[tuple[str, Figure | None]]) -> list[tuple[str, Figu
     return [(heading, figure) for heading, figure in figures if figure]
 
 
-def _seconds(cells: Sequence[Record]) -> str:
-    known = [cell["seconds"] for cell in cells if cell["seconds"] is not None]
-    if not known:
-        return "No cell has been timed."
-    longest = max((cell for cell in cells if cell["seconds"] is not None), key=lambda cell: float(cell["seconds"]))
-    return (
-        f"{len(known)} of {len(cells)} cells took {rounding.three_digits(sum(known) / 3600)} hours together, "
-        f"{rounding.three_digits(sum(known) / len(known))} s each on average; the longest was "
-        f"{longest['name']} with {rounding.three_digits(longest['seconds'])} s."
-    )
-
-
 def _protocol(record: Record) -> list[tuple[str, str]]:
-    recipe, machine = record["recipe"], record["machine"]
+    recipe = record["recipe"]
     pruning, sweep = recipe["pruning"], recipe["sweep"]
-    accelerator = f", {machine['accelerator']}" if machine.get("accelerator") else ""
     return [
         ("Seeds", ", ".join(str(seed) for seed in sweep["seeds"])),
         ("Criteria", ", ".join(sweep["criteria"])),
@@ -159,8 +163,5 @@ def _protocol(record: Record) -> list[tuple[str, str]]:
         ),
         ("Trained on", f"{recipe['data']['source']}, network input of {recipe['data']['size']} pixels a side"),
         ("Evaluated on", "; ".join(set_name(record, label) for label in record["sets"])),
-        ("Machine", f"{machine['cpu']}, {machine['cores']} cores{accelerator}"),
-        ("Versions", ", ".join(f"{package} {version}" for package, version in record["versions"].items())),
-        ("Revision", (record["git_revision"] or "unknown")[:10]),
-        ("Created", record["created"]),
+        *surroundings(record),
     ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from secateur.errors import RecordError
 from secateur.metrics.aggregate import summarize, summarize_difference
 from secateur.records import Record
-from secateur.report.tables import Interval
+from secateur.report.intervals import Interval
 
 
 class Phase(Enum):
@@ -233,7 +233,7 @@ def _pool(cells: Sequence[Record], label: str, phase: Phase) -> Pooled | None:
     against_dense = all(each["polyps"]["lost"] is not None for each in found)
     return Pooled(
         mean=summary.mean if summary.n else None,
-        interval=Interval(summary.mean, *summary.ci95, summary.n) if summary.n > 1 else None,
+        interval=Interval.of(summary),
         by_seed={seed: mean for seed, mean in means.items() if mean is not None},
         lost=sum(each["polyps"]["lost"] for each in found) if against_dense else None,
         seen=sum(each["polyps"]["seen_by_dense"] for each in found) if against_dense else None,

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from secateur.records import Record
 from secateur.report import rounding
 from secateur.report.figures import DASHES, SERIES, SYMBOLS, Figure, base_layout, error_bars
+from secateur.report.intervals import Interval
 from secateur.report.runs import Timing
 from secateur.report.sweep_cells import DENSE, Arm, Phase, Place, Pooled, Sweep
 from secateur.report.sweep_tables import compared_arms
@@ -13,6 +15,22 @@ from secateur.report.sweep_tables import compared_arms
 _SHIFT = 0.009  # decades between neighbours of one budget
 _VARIANTS = ("circle-open", "square-open", "hexagram-open", "triangle-left-open")
 _FADED = 0.7  # opacity of single seeds
+
+
+class Spread(Protocol):
+    """A mean with its interval over cases, and the mean of each seed."""
+
+    @property
+    def mean(self) -> float | None:
+        """Over cases, each averaged over seeds first."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """The same with its bounds."""
+
+    @property
+    def by_seed(self) -> Mapping[int, float]:
+        """Of each seed."""
 
 
 def dice_curves(sweep: Sweep, label: str, phase: Phase) -> Figure | None:
@@ -39,7 +57,7 @@ def dice_curves(sweep: Sweep, label: str, phase: Phase) -> Figure | None:
     layout["xaxis"] |= _percent_axis([*sweep.budgets(phase), 1.0])
     if dense and dense.interval:
         data = [*_line(sweep, DENSE, [(100.0, 1.0, dense)]), *data]
-        layout["shapes"] = [_level(dense.interval.mean)]
+        layout["shapes"] = [level(dense.interval.mean)]
     return {"data": data, "layout": {**layout, "height": 500}}
 
 
@@ -57,11 +75,11 @@ def samples_curves(sweep: Sweep, label: str) -> Figure | None:
             if not points:
                 continue
             name = f"{plain.label} at {rounding.percent(ratio or 1)}, {phase.value}"
-            look = _style(SERIES[number % len(SERIES)], SYMBOLS[number % len(SYMBOLS)], after=phase is Phase.AFTER)
-            data += _traces(name, points, look, hover="%{x} samples: Dice %{y:.3f}")
+            look = style(SERIES[number % len(SERIES)], SYMBOLS[number % len(SYMBOLS)], after=phase is Phase.AFTER)
+            data += traces(name, points, look, hover="%{x} samples: Dice %{y:.3f}")
             reference = sweep.at(label, phase, plain, ratio)
             if reference and reference.mean is not None:
-                levels.append(_level(reference.mean, look["line"]["color"], _all_samples(sweep)))
+                levels.append(level(reference.mean, look["line"]["color"], _all_samples(sweep)))
     if not data:
         return None
     layout = base_layout("scoring samples, log scale", "mean Dice")
@@ -120,7 +138,7 @@ def _shift(place: Place, places: Sequence[Place]) -> float:
 
 def _line(sweep: Sweep, arm: Arm, points: Sequence[tuple[float, float, Pooled]]) -> list[Record]:
     """The traces of an arm from its points: share of MACs in percent, shift, result."""
-    return _traces(
+    return traces(
         arm.label,
         [(share * shift, found) for share, shift, found in points],
         _look(sweep, arm),
@@ -129,15 +147,25 @@ def _line(sweep: Sweep, arm: Arm, points: Sequence[tuple[float, float, Pooled]])
     )
 
 
-def _traces(
+def traces(
     name: str,
-    points: Sequence[tuple[float, Pooled]],
+    points: Sequence[tuple[float, Spread]],
     look: Record,
     *,
     hover: str,
     hints: Sequence[str] = (),
+    value: str = "Dice %{y:.3f}",
 ) -> list[Record]:
-    """A line through the means with their intervals, and the single seeds where there are several."""
+    """A line through the means with their intervals, and the single seeds where there are several.
+
+    Args:
+        name: in the legend.
+        points: place on the axis, and what was reached there.
+        look: line and marker, from `style`.
+        hover: what is shown of a point of the line, and
+        hints: ``customdata`` of each of them.
+        value: what is shown of a single seed, after its name.
+    """
     intervals = [found.interval for _, found in points if found.interval]
     seeds = [(x, value, seed) for x, found in points if len(found.by_seed) > 1 for seed, value in found.by_seed.items()]
     line = {
@@ -160,7 +188,7 @@ def _traces(
         "x": [x for x, _, _ in seeds],
         "y": [value for _, value, _ in seeds],
         "customdata": [f"{name}, seed {seed}" for _, _, seed in seeds],
-        "hovertemplate": "%{customdata}: Dice %{y:.3f}<extra></extra>",
+        "hovertemplate": "%{customdata}: " + value + "<extra></extra>",
         "marker": {**look["marker"], "size": 5, "symbol": "circle", "opacity": _FADED},
     }
     return [line, single] if seeds else [line]
@@ -169,13 +197,13 @@ def _traces(
 def _look(sweep: Sweep, arm: Arm) -> Record:
     """Line and marker of an arm, the same in every figure."""
     if arm == DENSE:
-        return _style("var(--dense)", "diamond", width=3)
+        return style("var(--dense)", "diamond", width=3)
     arms = [arm for arm in dict.fromkeys(each for each, _ in sweep.places) if arm != DENSE and arm.samples is None]
     place = list(dict.fromkeys(each.criterion for each in arms)).index(arm.criterion)
     variant = [each for each in arms if each.criterion == arm.criterion].index(arm)
     turn = place // len(SERIES)  # beyond the colours, another symbol with each
     plain = SYMBOLS[(place + turn) % len(SYMBOLS)]
-    return _style(
+    return style(
         SERIES[place % len(SERIES)],
         _VARIANTS[(variant - 1) % len(_VARIANTS)] if variant else plain,
         dash=DASHES[(variant + turn) % len(DASHES)],
@@ -183,7 +211,8 @@ def _look(sweep: Sweep, arm: Arm) -> Record:
     )
 
 
-def _style(colour: str, symbol: str, *, dash: str = "solid", width: float = 1.5, after: bool = True) -> Record:
+def style(colour: str, symbol: str, *, dash: str = "solid", width: float = 1.5, after: bool = True) -> Record:
+    """Line and marker; dotted and open where it is not ``after`` recovery."""
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -192,7 +221,7 @@ def _style(colour: str, symbol: str, *, dash: str = "solid", width: float = 1.5,
     }
 
 
-def _level(y: float, colour: str = "var(--dense)", text: str = "dense") -> Record:
+def level(y: float, colour: str = "var(--dense)", text: str = "dense") -> Record:
     """A dotted line across the figure."""
     line = {"color": colour, "width": 1, "dash": "dot"}
     label = {"text": text, "textposition": "start", "yanchor": "bottom", "font": {"color": colour, "size": 11}}

@@ -1,13 +1,10 @@
 """Findings of a sweep in plain words, made from the record by rules."""
 
-from collections.abc import Sequence
-
 from secateur.records import Record
 from secateur.report import rounding
+from secateur.report.rows import Finding
 from secateur.report.sweep_cells import DENSE, Arm, Difference, Phase, Sweep
 from secateur.report.sweep_tables import compared_arms, leading_budgets
-from secateur.report.tables import share_text
-from secateur.report.wording import Finding
 
 _CRITERIA = {
     "taylor": "Square of the first-order Taylor prediction of how the loss changes when the channel leaves, mean over "
@@ -73,7 +70,7 @@ def _finding(sweep: Sweep, keep_ratio: float, phase: Phase, label: str) -> Findi
     if dense:
         low, high = rounding.signed(dense.interval.low), rounding.signed(dense.interval.high)
         text += f", {rounding.signed(dense.interval.mean)} [{low}, {high}] against dense: {_against_dense(dense)}"
-    lost = "" if reached.seen is None else f"{share_text(reached.lost, reached.seen)} polyps lost. "
+    lost = "" if reached.seen is None else f"{rounding.share_text(reached.lost, reached.seen)} polyps lost. "
     text += f". {lost}{_against_others(differences)}"
     good = {"better": True, "worse": False}.get(dense.verdict) if dense else None
     topic = f"{sweep.leading.label} at {rounding.percent(keep_ratio)} {phase.value} ({seeds})"
@@ -110,9 +107,5 @@ def _against_others(differences: dict[Arm, Difference]) -> str:
             for arm, difference in differences.items()
             if difference.verdict == verdict
         ]
-        parts += [f"{verdict} {link} {_listed(names)}"] if names else []
+        parts += [f"{verdict} {link} {rounding.listed(names)}"] if names else []
     return f"{parts[0][0].upper()}{'; '.join(parts)[1:]}." if parts else ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

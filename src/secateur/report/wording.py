@@ -5,19 +5,12 @@ from dataclasses import dataclass
 
 from secateur.records import Record
 from secateur.report import rounding
-from secateur.report.tables import SummaryRow
+from secateur.report.rows import Finding, SummaryRow
+from secateur.report.sparsity import cut_findings, proof_finding
+from secateur.report.task_view import TaskView
 
 SYNTHETIC = "Synthetic data: shows that the machinery works, says nothing about clinical value."
 _FEW_CASES = 20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the summary: what it is about, and what was found; ``good`` is None where it is neither."""
-
-    topic: str
-    text: str
-    good: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -30,32 +23,34 @@ class Tile:
     share: float
 
 
-def findings(dense: SummaryRow, pruned: SummaryRow, *, proof: Record | None, parity: Record | None) -> list[Finding]:
+def findings(view: TaskView, dense: SummaryRow, pruned: SummaryRow, *, parity: Record | None) -> list[Finding]:
     """What was cut, what it costs and gains, and whether the checks passed, in the order a reader asks."""
     return [
         *_what_was_cut(dense, pruned),
-        *_cost(dense, pruned),
+        *_cost(view, dense, pruned),
         *_gain(dense, pruned),
-        *_polyps(dense, pruned),
-        *([_proof(proof)] if proof else []),
-        *([_parity(parity)] if parity else []),
+        *view.findings(dense, pruned),
+        *_proof(pruned),
+        *([_parity(view, parity)] if parity else []),
     ]
 
 
-def tiles(dense: SummaryRow, pruned: SummaryRow) -> list[Tile]:
+def tiles(view: TaskView, dense: SummaryRow, pruned: SummaryRow) -> list[Tile]:
     """The main numbers, dense and pruned side by side; what was not measured has no tile."""
     found = []
-    if dense.dice and pruned.dice and dense.dice.mean:
-        change = rounding.signed(pruned.dice.mean - dense.dice.mean)
-        comparison = f"dense {rounding.score(dense.dice.mean)} ({change})"
-        share = pruned.dice.mean / dense.dice.mean
-        found.append(Tile("Mean Dice", rounding.score(pruned.dice.mean), comparison, share))
+    if dense.score and pruned.score and dense.score.mean:
+        leading = view.leading
+        change = leading.change(pruned.score.mean - dense.score.mean)
+        comparison = f"dense {leading.text(dense.score.mean)} ({change})"
+        share = pruned.score.mean / dense.score.mean
+        found.append(Tile(f"Mean {leading.name}", leading.text(pruned.score.mean), comparison, share))
     setup = next(iter(pruned.latency), None)
     ms_before, ms_after = (row.latency[setup].p50_ms if setup else None for row in (dense, pruned))
     latency = f"Latency: {setup.label}" if setup else "Latency"
+    params = "Parameters that are not zero" if pruned.sparse else "Parameters"
     numbers: tuple[tuple[str, Callable[[float], str], float | None, float | None], ...] = (
         ("MACs", rounding.counted, dense.macs, pruned.macs),
-        ("Parameters", rounding.counted, dense.params, pruned.params),
+        (params, rounding.counted, dense.params, pruned.params),
         ("File size", rounding.megabytes, dense.size_bytes, pruned.size_bytes),
         (latency, rounding.milliseconds, ms_before, ms_after),
     )
@@ -63,7 +58,16 @@ def tiles(dense: SummaryRow, pruned: SummaryRow) -> list[Tile]:
         if before and after:
             comparison = f"{rounding.percent(after / before)} of the dense {write(before)}"
             found.append(Tile(label, write(after), comparison, after / before))
-    return found
+    return [*found, *_sparse_file(pruned.prune)]
+
+
+def _sparse_file(prune: Record | None) -> list[Tile]:
+    sizes = (prune or {}).get("sizes")
+    if sizes is None:
+        return []
+    small, plain = sizes["compressed_bytes"], sizes["dense_bytes"]
+    comparison = f"{rounding.percent(small / plain)} of the plain file, {rounding.megabytes(plain)}"
+    return [Tile("Sparse file", rounding.megabytes(small), comparison, small / plain)]
 
 
 def caution(cases: int) -> str | None:
@@ -76,6 +80,8 @@ def caution(cases: int) -> str | None:
 
 
 def _what_was_cut(dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
+    if pruned.prune is not None and pruned.sparse:
+        return cut_findings(pruned.name, pruned.prune)
     if pruned.macs_keep_ratio is None or pruned.params_keep_ratio is None or not (dense.macs and pruned.macs):
         return []
     text = (
@@ -86,14 +92,14 @@ def _what_was_cut(dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
     return [Finding("What was cut", text)]
 
 
-def _cost(dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
-    change = pruned.dice_difference
-    if not (dense.dice and pruned.dice and change):
+def _cost(view: TaskView, dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
+    change, leading = pruned.score_difference, view.leading
+    if not (dense.score and pruned.score and change):
         return []
-    low, high = rounding.signed(change.low), rounding.signed(change.high)
+    low, high = leading.change(change.low), leading.change(change.high)
     text = (
-        f"Mean Dice goes from {rounding.score(dense.dice.mean)} to {rounding.score(pruned.dice.mean)} "
-        f"({rounding.signed(change.mean)}; 95 % interval of the paired difference over {change.cases} cases: "
+        f"Mean {leading.name} goes from {leading.text(dense.score.mean)} to {leading.text(pruned.score.mean)} "
+        f"({leading.change(change.mean)}; 95 % interval of the paired difference over {change.cases} cases: "
         f"{low} to {high}). "
     )
     if change.high < 0:
@@ -117,35 +123,31 @@ def _gain(dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
     return [Finding("What it gains", "; ".join(parts) + ".", good=min(speedups) > 1)] if parts else []
 
 
-def _polyps(dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
-    parts = []
-    if pruned.polyps_lost is not None and pruned.polyps_seen is not None:
-        verb = "is" if pruned.polyps_lost == 1 else "are"
-        parts.append(f"Of {pruned.polyps_seen} polyps that the dense network found, {pruned.polyps_lost} {verb} lost.")
-    if pruned.false_polyp_frames is not None and dense.false_polyp_frames is not None:
-        parts.append(
-            f"Frames with a false polyp: {dense.false_polyp_frames} of {dense.frames} before, "
-            f"{pruned.false_polyp_frames} after."
-        )
-    return [Finding("Polyps", " ".join(parts), good=False if pruned.polyps_lost else None)] if parts else []
-
-
-def _proof(proof: Record) -> Finding:
+def _proof(pruned: SummaryRow) -> list[Finding]:
+    if pruned.prune is None:
+        return []
+    if pruned.sparse:
+        found = proof_finding(pruned.prune)
+        return [found] if found else []
+    proof = pruned.prune["proof"]
     passed = bool(proof["passed"])
     verdict = "gives the same outputs as" if passed else "does not give the outputs of"
     text = (
         f"The smaller network {verdict} the full one with the removed channels silenced "
         f"(largest difference {rounding.tiny(proof['max_abs_diff'])})."
     )
-    return Finding("Proof passed" if passed else "Proof failed", text, good=passed)
+    return [Finding("Proof passed" if passed else "Proof failed", text, good=passed)]
 
 
-def _parity(parity: Record) -> Finding:
-    flipped = sum(check["flipped_pixels"] for check in parity["runtimes"])
-    pixels = sum(check["pixels"] for check in parity["runtimes"])
-    text = (
-        f"The exported files, run on {parity['cases']} cases, mark {flipped:,} of {pixels:,} pixels "
-        "differently from PyTorch."
-    )
+def _parity(view: TaskView, parity: Record) -> Finding:
+    checks = parity["runtimes"]
+    if view.one_class:
+        flipped, pixels = (sum(check[key] for check in checks) for key in ("flipped_pixels", "pixels"))
+        found = f"mark {flipped:,} of {pixels:,} pixels differently from PyTorch"
+    else:
+        worst = max(checks, key=lambda check: (check["max_abs_diff"] is None, check["max_abs_diff"] or 0.0))
+        allowed = rounding.tiny(worst["tolerance"])
+        found = f"differ from PyTorch by at most {rounding.tiny(worst['max_abs_diff'])} (allowed: {allowed})"
     passed = bool(parity["passed"])
+    text = f"The exported files, run on {parity['cases']} cases, {found}."
     return Finding("Export passed" if passed else "Export failed", text, good=passed)

@@ -1,0 +1,91 @@
+"""How far a network can be compressed before an output loses more than a tolerance, beside a published answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.report.quantities import AJI, CORRELATION, INSTANCE_DICE, MSE, PQ, SEMANTIC_DICE, Quantity
+from secateur.report.ratio_results import DENSE, Line, RatioSweep
+from secateur.report.sweep_cells import Phase
+
+TOLERANCE = 0.02
+PUBLISHED = {SEMANTIC_DICE: 16, CORRELATION: 20, MSE: 20, AJI: 5, PQ: 5}  # layer-wise, arXiv 2206.07422, abstract
+SHARES = (SEMANTIC_DICE, CORRELATION, AJI, PQ, INSTANCE_DICE)  # at most 1, so that a loss of 0.02 is 2 % of the scale
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one ratio costs against the dense networks of the same seeds; a gain is negative.
+
+    Attributes:
+        ratio: the compression.
+        absolute: mean over seeds and cases, in the metric's own unit, worse is positive.
+        relative: the same over the dense mean; None where that is not above zero.
+        seeds: dense trainings that it is averaged over.
+        undefined: cases that the dense network has a value for and this one has not, in some seed.
+    """
+
+    ratio: float
+    absolute: float
+    relative: float | None
+    seeds: int
+    undefined: int
+
+    def below(self, amount: float | None) -> bool:
+        """Whether ``amount``, one of the losses, is under the tolerance; never where cases became undefined."""
+        return amount is not None and not self.undefined and amount < TOLERANCE
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest ratio under the tolerance, of those tested.
+
+    Attributes:
+        unbroken: the largest such that it and every smaller one tested stay under; None if the smallest does not.
+        plain: the largest that stays under, whatever smaller ones do; None if none does.
+        broken: the smallest ratio tested that does not stay under; None if all do.
+    """
+
+    unbroken: Loss | None
+    plain: Loss | None
+    broken: Loss | None
+
+
+def losses(sweep: RatioSweep, line: Line, label: str, phase: Phase, quantity: Quantity) -> list[Loss]:
+    """What every ratio of ``line`` costs that shares a seed with the dense network, smallest ratio first."""
+    dense = sweep.values((DENSE, 1.0), label, phase, quantity)
+    found = []
+    for ratio in sweep.ratios(line):
+        values = sweep.values((line, ratio), label, phase, quantity)
+        seeds = [seed for seed in values if seed in dense]
+        if not seeds:
+            continue
+        before, after = (np.mean([side[seed] for seed in seeds], axis=0) for side in (dense, values))
+        both = ~np.isnan(before) & ~np.isnan(after)
+        if not both.any():
+            found.append(Loss(ratio, np.nan, None, len(seeds), int((~np.isnan(before)).sum())))
+            continue
+        mean, change = float(before[both].mean()), float((after - before)[both].mean())
+        absolute = change if quantity.lower_is_better else -change
+        undefined = int((~np.isnan(before) & np.isnan(after)).sum())
+        found.append(Loss(ratio, absolute, absolute / mean if mean > 0 else None, len(seeds), undefined))
+    return found
+
+
+def relative_limit(found: Sequence[Loss]) -> Limit:
+    """The limit for a loss of 2 % of the dense network's mean."""
+    return _limit(found, lambda loss: loss.below(loss.relative))
+
+
+def absolute_limit(found: Sequence[Loss]) -> Limit:
+    """The limit for a loss of 0.02 in the metric itself."""
+    return _limit(found, lambda loss: loss.below(loss.absolute))
+
+
+def _limit(found: Sequence[Loss], stays: Callable[[Loss], bool]) -> Limit:
+    ordered = sorted(found, key=lambda loss: loss.ratio)
+    broken = next((loss for loss in ordered if not stays(loss)), None)
+    under = [loss for loss in ordered if stays(loss)]
+    before = [loss for loss in under if broken is None or loss.ratio < broken.ratio]
+    return Limit(unbroken=before[-1] if before else None, plain=under[-1] if under else None, broken=broken)
