@@ -216,7 +216,7 @@ def test_a_network_without_widths_cannot_be_thinned():
 
 _RATIOS = RatioSweepRecipe(
     compressions=(1, 2, 8), seeds=(0, 1), repeated_compressions=(2,), random_compressions=(2,),
-    small_compressions=(8,), unrecovered_compressions=(8,), structured_keep_ratios=(0.5,),
+    small_compressions=(8,), structured_keep_ratios=(0.5,),
 )  # fmt: skip
 
 
@@ -226,12 +226,11 @@ def test_every_row_asked_for_is_a_cell_of_its_own():
         "seed-0/dense", "seed-1/dense", "seed-0/layer-x1", "seed-0/taylor-50", "seed-0/small-x8",
         "seed-0/layer-x2", "seed-0/network-x2", "seed-0/random-x2",
         "seed-1/layer-x2", "seed-1/network-x2", "seed-1/random-x2",
-        "seed-0/layer-x8", "seed-0/network-x8", "seed-0/layer-x8-cut", "seed-0/network-x8-cut",
+        "seed-0/layer-x8", "seed-0/network-x8",
     }  # fmt: skip
     small = cells["seed-0/small-x8"].recipe
     assert small.training.epochs == 3
     assert count_params(small.network.build()) < count_params(recipe().network.build()) / 6
-    assert cells["seed-0/layer-x8-cut"].recipe.sparsity.recovery is None
     assert cells["seed-1/random-x2"].recipe.sparsity.seed == 1
 
 

@@ -1,7 +1,6 @@
 """The cells of a sweep over compression ratios: scopes x ratios x seeds, and the rows beside them."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from secateur.cells import Cell, Kind, cut_cell, dense_cell
 from secateur.nets.thinner import thinner
@@ -28,11 +27,7 @@ def _compared(dense: Cell, ratios: RatioSweepRecipe, compression: float) -> Iter
         yield _sparse(dense, "layer", compression)
         return
     for scope in ratios.scopes:
-        cell = _sparse(dense, scope, compression)
-        yield cell
-        if compression in ratios.unrecovered_compressions:
-            unrecovered = cell.recipe.with_settings({"sparsity.recovery": None})
-            yield replace(cell, name=f"{cell.name}-cut", recipe=unrecovered)
+        yield _sparse(dense, scope, compression)
     if compression in ratios.random_compressions:
         yield _sparse(dense, "layer", compression, score="random")
     if compression in ratios.small_compressions:

@@ -233,23 +233,29 @@ def _compact(evaluation: Record, task: Task) -> Record:
 
 
 def _measure(job: _Sweep) -> None:
-    """Latency of the first dense network and its leading and uniform cuts, when nothing else is running."""
+    """Latency of the first dense network and some of its cuts, when nothing else is running."""
     if any(_status(job, cell) == "waiting" for cell in job.cells):
         return
-    shown = {job.recipe.sweep.criteria[0], "uniform"}
-    runs = {
-        cell.name: RunFolder(job.out / cell.name)
-        for cell in job.cells
-        if cell.seed == job.cells[0].seed
-        and (cell.kind is Kind.DENSE or (cell.recovered and cell.variant is None and cell.criterion in shown))
-        and _status(job, cell) == "done"
-    }
+    first = [cell for cell in job.cells if cell.seed == job.cells[0].seed and _status(job, cell) == "done"]
+    timed = [cell.name for cell in first if _is_timed(job.recipe, cell)]
     with _held(job.out, "bench") as mine:
-        if mine and len(runs) > 1 and _timed(job) != set(runs):
-            job.say(f"latency of {len(runs)} networks")
-            bench, frames = measures.latencies(runs, job.recipe), measures.frame_rates(runs, job.recipe)
-            write_record(job.out / _FRAMES, frames)
-            write_record(job.out / _BENCH, bench)  # last: it says that both are there
+        if mine and len(timed) > 1 and _timed(job) != set(timed):
+            job.say(f"latency of {len(timed)} networks")
+            runs = {name: RunFolder(job.out / name) for name in timed}
+            bench = measures.latencies(runs, job.recipe)
+            if job.recipe.ratios is None:
+                write_record(job.out / _FRAMES, measures.frame_rates(runs, job.recipe))
+            write_record(job.out / _BENCH, bench)  # last: it says that all is there
+
+
+def _is_timed(recipe: Recipe, cell: Cell) -> bool:
+    """Dense, the leading and the uniform cuts; over ratios, what magnitude leaves where several seeds are compared."""
+    if cell.kind is Kind.SPARSE and recipe.ratios is not None and cell.variant is not None:
+        shown = recipe.ratios.repeated_compressions or recipe.ratios.compressions
+        return cell.variant["score"] == "magnitude" and cell.variant["compression"] in shown
+    leading = (recipe.sweep.criteria[0], "uniform") if recipe.ratios is None else (recipe.pruning.criterion,)
+    is_cut = cell.kind is Kind.PRUNED and cell.recovered and cell.variant is None and cell.criterion in leading
+    return cell.kind is Kind.DENSE or is_cut
 
 
 def _timed(job: _Sweep) -> set[str]:
@@ -260,7 +266,7 @@ def _timed(job: _Sweep) -> set[str]:
 
 def _sets(recipe: Recipe) -> dict[str, str | None]:
     """What every network is evaluated on: label and source, None for the run's own."""
-    return {set_label("test", source): source for source in (None, *recipe.sweep.elsewhere)}
+    return {set_label("test", source): source for source in (None, *(recipe.ratios or recipe.sweep).elsewhere)}
 
 
 def _status(job: _Sweep, cell: Cell) -> str:

@@ -211,14 +211,14 @@ def show_inspection(record: Record) -> None:
 
 
 def show_sweep(record: Record, out: Path) -> None:
-    """Every cell with its Dice on test, and where the page is."""
-    table = _table("cell", "GMACs", "Dice on validation", "Dice on test", "")
+    """Every cell with its leading metric on test, and where the page is."""
+    metric, title = ("aji", "AJI") if record["recipe"]["task"] == "nuclei" else ("dice", "Dice")
+    table = _table("cell", "GMACs", "score on validation", f"{title} on test", "")
     for cell in record["cells"]:
         if cell["status"] == "done":
-            dice = cell["evaluations"]["test"]["metrics"]["dice"]["mean"]
-            table.add_row(
-                cell["name"], f"{cell['macs'] / _MAC:.3f}", _number(cell["best_val_dice"]), _number(dice), "done"
-            )
+            found = cell["evaluations"]["test"]["metrics"][metric]["mean"]
+            best = next(value for key, value in cell.items() if key.startswith("best_val_"))
+            table.add_row(cell["name"], f"{cell['macs'] / _MAC:.3f}", _number(best), _number(found), "done")
         else:
             table.add_row(cell["name"], "", "", "", cell["error"] or cell["status"])
     _console.print(table)

@@ -41,7 +41,6 @@ def nuclei_study() -> Recipe:
             repeated_compressions=(1, 5, 16, 20, 64),
             random_compressions=(2, 5, 16, 64),
             small_compressions=(5, 16, 64),
-            unrecovered_compressions=(2, 5, 16),
             structured_keep_ratios=(0.5, 0.25, 0.1),
         ),
     }

@@ -8,7 +8,7 @@ from secateur.recipes.sweep import Share
 
 Compression = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
-_SUBSETS = ("repeated_compressions", "random_compressions", "small_compressions", "unrecovered_compressions")
+_SUBSETS = ("repeated_compressions", "random_compressions", "small_compressions")
 
 
 class RatioSweepRecipe(BaseModel):
@@ -25,7 +25,6 @@ class RatioSweepRecipe(BaseModel):
         random_compressions: those at which random masks with the same number of weights per layer stand beside.
         small_compressions: those beside which a dense network with as many parameters as are left, thinner in every
             layer, is trained from fresh weights for as many epochs as dense training and recovery took together.
-        unrecovered_compressions: those that are also measured without recovery.
         structured_keep_ratios: shares of the MACs to which the same dense network is cut by whole filters, as the
             recipe's ``pruning`` says: what makes it fast.
         elsewhere: further data whose test split, which nothing is trained or chosen on, is evaluated.
@@ -39,7 +38,6 @@ class RatioSweepRecipe(BaseModel):
     repeated_compressions: tuple[Compression, ...] | None = None
     random_compressions: tuple[Compression, ...] = ()
     small_compressions: tuple[Compression, ...] = ()
-    unrecovered_compressions: tuple[Compression, ...] = ()
     structured_keep_ratios: tuple[Share, ...] = ()
     elsewhere: tuple[str, ...] = ()
 
