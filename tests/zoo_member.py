@@ -23,7 +23,7 @@ class Shipped:
         needs: the package that ships it, or one that it needs besides.
         prototype: the share that the project's first label engine left of a network of the same kind and like widths;
             None where nobody measured it. Ours is at most two points above.
-        transformer: ours is below ``prototype``, which left heads and hidden widths alone.
+        transformer: ours is below ``prototype`` instead, which left heads and hidden widths alone.
         unread: how the names of modules start whose results the network computes and leaves unused. What they read
             can be removed, and no proof can feel it.
         not_exported: how torch's ONNX exporter explains that it cannot take the dense network; "" where it can.

@@ -84,7 +84,7 @@ def dims_of(dims: int) -> dict[str, int]:
 
 
 def dints(dims: int) -> nn.Module:
-    """The network that an architecture search left: half of the paths through three resolutions, one operation each."""
+    """A network as an architecture search leaves it: most paths between three resolutions, one operation on each."""
     from monai.networks.nets.dints import TopologyInstance
 
     choice = np.random.default_rng(0)
@@ -96,19 +96,19 @@ def dints(dims: int) -> nn.Module:
     return nets().DiNTS(space, _CHANNELS[dims], 2, spatial_dims=dims, node_a=torch.ones((4, 3)))
 
 
-def hover_net(mode: str) -> nn.Module:
+def hover_net() -> nn.Module:
     """HoVerNet with an eighth of its channels, all that a test can afford of its 150 GMACs.
 
-    It has no argument for its widths and takes no input but of 256 x 256 (270 x 270) pixels, so the engine itself
-    thins it. Its structure is found on shapes alone.
+    It has no argument for its widths and takes no input but of 256 x 256 pixels, so the engine itself thins it, down to
+    two units in each group. Its structure is found on shapes alone.
     """
 
     def build() -> nn.Module:
-        return nets().HoVerNet(mode=mode, in_channels=3, out_classes=5)
+        return nets().HoVerNet(in_channels=3, out_classes=5)
 
     model = build()
     with torch.device("meta"):
-        graph = trace_channels(build(), torch.zeros(1, 3, *HOVER_SIDES[mode]))
+        graph = trace_channels(build(), torch.zeros(1, 3, 256, 256))
     for _ in range(3):
         plan = {group: units for group, units in halving(graph).kept.items() if len(units) > 1}
         cut_(model, graph, plan)
@@ -116,7 +116,6 @@ def hover_net(mode: str) -> nn.Module:
     return model
 
 
-HOVER_SIDES = {"FAST": (256, 256), "ORIGINAL": (270, 270)}
 _REPEATED = "operator add meets a tensor whose channels are not tracked"  # the input, repeated to the width
 _PADDED = "channels are padded with a constant"
 _RESPONSE = "mean mixes all channels"  # global response normalisation
@@ -252,7 +251,7 @@ SHIPPED: dict[str, Shipped] = {
         slow=(True, True),
         not_exported="Could not guard on data-dependent expression",  # its forward asks tensors which paths there are
     ),
-    "hover_net_fast": one(lambda: hover_net("FAST"), (3, *HOVER_SIDES["FAST"]), 0.27, slow=True),
+    "hover_net": one(hover_net, (3, 256, 256), 0.27, slow=True),
     "unetr_thin": one(
         lambda: nets().UNETR(1, 2, 32, spatial_dims=2, **_THIN),
         (1, 32, 32),
@@ -277,7 +276,7 @@ SHIPPED: dict[str, Shipped] = {
             lambda dims=dims, version=version: nets().SwinUNETR(1, 2, spatial_dims=dims, use_v2=version == 2, **_SWIN),
             (1, 64, *(32,) * (dims - 1)),
             kept,
-            prototype={2: 0.56, 3: 0.44}[dims],
+            prototype={(1, 2): 0.56, (1, 3): 0.44}.get((version, dims)),
             transformer=True,
             pins=(OUTPUT, STREAM, PROOF),
             slow=True,

@@ -73,7 +73,7 @@ _DECODERS = {
     # Three levels of an encoder and little behind them: the first convolution is 5 % of all MACs, and depthwise ones,
     # of MobileNetV2 and EfficientNet-B0, are halved and not quartered.
     "PSPNet": _Decoder((0.28, 0.29, 0.30), 0.26, (UNREACHED,)),
-    "PAN": _Decoder((0.27, 0.27, 0.27), 0.25, side=128),
+    "PAN": _Decoder((0.27, 0.27, 0.28), 0.25, side=128),
     "DeepLabV3Plus": _Decoder((0.26, 0.27, 0.27), 0.25),
     "Segformer": _Decoder((0.26, 0.26, 0.26), 0.56),
     "UPerNet": _Decoder((0.299, 0.27, 0.26), 0.30, (STREAM,)),
@@ -99,8 +99,6 @@ SMP: dict[str, Shipped] = {
         (OUTPUT, STREAM, PROOF, "matmul mixes all channels"),
         slow=True,
         needs=_PACKAGE,
-        prototype=0.56,
-        transformer=True,
     ),
     "smp_dpt_vit": Shipped(
         smp("DPT", "tu-vit_tiny_patch16_224", img_size=64),
@@ -108,6 +106,5 @@ SMP: dict[str, Shipped] = {
         (OUTPUT, STREAM, PROOF, UNREACHED),
         slow=True,
         needs=_PACKAGE,
-        transformer=True,
     ),
 }

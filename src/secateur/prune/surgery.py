@@ -1,6 +1,6 @@
 """Physically removing what a plan says: parameters, buffers, gradients and the widths that modules remember."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,36 +46,42 @@ def remove_with_proof(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) 
 
 def cut_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
     """A copy of ``model`` cut as by `cut_`. What is cut is not copied whole first."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    smaller = _smaller_tensors(tensors, graph, kept)
-    twin = safe_copy(model, instead={id(tensors[name]): tensor for name, tensor in smaller.items()})
-    _install_(twin, graph, kept, smaller)
+    identities = {name: id(tensor) for name, tensor in _tensors(model).items()}
+    smaller = dict(_smaller_tensors(model, graph, kept))
+    twin = safe_copy(model, instead={identities[name]: tensor for name, tensor in smaller.items()})
+    _install_(twin, graph, kept, smaller.items())
     return twin
 
 
 def cut_(model: nn.Module, graph: ChannelGraph, kept: Kept) -> None:
-    """Cut ``model`` in place, without proof: every alias of every tensor, and the modules' own widths."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    _install_(model, graph, kept, _smaller_tensors(tensors, graph, kept))
+    """Cut ``model`` in place, without proof: every alias of every tensor, and the modules' own widths.
+
+    Tensors are cut and replaced one after the other, so that this takes no second network.
+    """
+    _install_(model, graph, kept, _smaller_tensors(model, graph, kept))
 
 
-def _smaller_tensors(tensors: Mapping[str, Tensor], graph: ChannelGraph, kept: Kept) -> dict[str, Tensor]:
-    """Those of ``tensors`` that lose something, by first qualified name; the others are not in it."""
-    smaller: dict[str, Tensor] = {}
-    counted = _counted(graph)
+def _smaller_tensors(model: nn.Module, graph: ChannelGraph, kept: Kept) -> Iterator[tuple[str, Tensor]]:
+    """Those tensors of ``model`` that lose something, cut, by first qualified name."""
+    tensors, counted = _tensors(model), _counted(graph)
+    removed: dict[str, list[tuple[int, set[int]]]] = {}
     for (name, dim), positions in removed_positions(graph, kept).items():
         if name not in counted:
-            smaller[name] = _drop(smaller.get(name, tensors[name]), dim, positions)
-    return smaller
+            removed.setdefault(name, []).append((dim, positions))
+    for name, cuts in removed.items():
+        tensor = tensors.pop(name)
+        for dim, positions in cuts:
+            tensor = _drop(tensor, dim, positions)
+        yield name, tensor
 
 
-def _install_(model: nn.Module, graph: ChannelGraph, kept: Kept, smaller: Mapping[str, Tensor]) -> None:
+def _install_(model: nn.Module, graph: ChannelGraph, kept: Kept, smaller: Iterable[tuple[str, Tensor]]) -> None:
     """Give ``model`` its smaller tensors, and lower its own counts of channels."""
     counted = _counted(graph)
     for (name, _), positions in removed_positions(graph, kept).items():
         if name in counted:
             count_fewer_(model, name, len(positions))
-    replace_tensors_(model, smaller, grouped={read.tensor for group in graph.groups for read in group.reads()})
+    _replace_(model, smaller, grouped={read.tensor for group in graph.groups for read in group.reads()})
 
 
 def _counted(graph: ChannelGraph) -> set[str]:
@@ -93,22 +99,34 @@ def replace_tensors_(model: nn.Module, replacements: Mapping[str, Tensor], *, gr
         grouped: weights known not to be depthwise. Only after a removal that left one channel in every group of a
             grouped convolution does nothing else tell.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    by_identity = {}
-    for name, new in replacements.items():
-        old = tensors[name]
-        if isinstance(old, nn.Parameter) and not isinstance(new, nn.Parameter):
-            new = nn.Parameter(new, requires_grad=old.requires_grad)
-        by_identity[id(old)] = new
+    _replace_(model, replacements.items(), grouped=grouped)
+
+
+def _replace_(model: nn.Module, replacements: Iterable[tuple[str, Tensor]], *, grouped: Collection[str]) -> None:
+    """The same, one tensor after the other, each old one let go before the next is asked for."""
+    tensors = _tensors(model)
     not_depthwise = {id(tensors[name]) for name in grouped}
+    depthwise = {module: id(module._parameters.get("weight")) not in not_depthwise for module in model.modules()}
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for module in model.modules():
-        depthwise = id(module._parameters.get("weight")) not in not_depthwise
         holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)  # tensors of either kind, or None
         for holder in holders:
-            for name, tensor in holder.items():
-                if tensor is not None and id(tensor) in by_identity:
-                    holder[name] = by_identity[id(tensor)]
-        _remember_widths_(module, depthwise=depthwise)
+            for key, tensor in holder.items():
+                places.setdefault(id(tensor), []).append((holder, key))
+    for name, new in replacements:
+        old = tensors.pop(name)
+        if isinstance(old, nn.Parameter) and not isinstance(new, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        for holder, key in places.pop(id(old)):
+            holder[key] = new
+        del old
+    for module, is_depthwise in depthwise.items():
+        _remember_widths_(module, depthwise=is_depthwise)
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer, by its first qualified name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _remember_widths_(module: nn.Module, *, depthwise: bool) -> None:
