@@ -59,5 +59,4 @@ def test_twice_the_model_is_enough():
     found = json.loads(done.stdout)
     assert found["untested"]
     assert found["size"] > 30
-    print(found)
     assert 0.5 < found["peak"] / found["size"] < 2.0, found

@@ -13,6 +13,7 @@ from networks import ZOO, build
 from secateur.prune.comparison import outputs
 from secateur.prune.precision import InDoublePrecision, backward_in_double
 from secateur.prune.slabs import convolve_in_slabs
+from secateur.prune.trial import trace
 from secateur.prune.twins import sharing_twin
 
 
@@ -183,3 +184,26 @@ def test_gradients_are_those_of_the_double_copy(name):
         found.append([tensor.grad for tensor in inputs])
     torch.testing.assert_close(found[0], found[1], rtol=1e-11, atol=1e-11)
     assert all(bool(gradient.any()) for gradient in found[0])
+
+
+def test_a_volume_with_other_numbers_along_each_axis(monkeypatch):
+    monkeypatch.setattr("secateur.prune.slabs._SLAB_BYTES", 4_000)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 9, 8, 11, generator=generator, dtype=torch.float64)
+    weight = torch.randn(5, 3, 3, 2, 4, generator=generator, dtype=torch.float64)
+    bias = torch.randn(5, generator=generator, dtype=torch.float64)
+    for dilation in ((2, 1, 3), (1, 3, 2), 2):
+        wanted = F.conv3d(x, weight, bias, padding=(2, 0, 3), dilation=dilation)
+        own = convolve_in_slabs(F.conv3d)(x, weight, bias, padding=(2, 0, 3), dilation=dilation)
+        torch.testing.assert_close(own, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_tracing_a_network_that_changes_itself_leaves_it_alone(write):
+    model = SelfChanging(write)
+    scramble_(model, seed=0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    held = [(id(parameter), parameter._version, parameter.data_ptr()) for parameter in model.parameters()]
+    trace(model, torch.zeros(2, 3, 5, 5))
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    assert [(id(parameter), parameter._version, parameter.data_ptr()) for parameter in model.parameters()] == held

@@ -7,7 +7,7 @@ from torch import nn
 from masking import assert_same_outputs, halving, plan_of, random_plan, scramble_, silenced
 from networks import ZOO, Depthwise, Grouped, build, monai, traced
 from secateur.errors import PlanMismatchError
-from secateur.prune.surgery import remove
+from secateur.prune.surgery import cut_, remove
 from secateur.prune.trial import trace
 
 
@@ -171,3 +171,27 @@ def test_a_graph_of_another_network_is_refused():
         remove(remove(model, graph, halving(graph)), graph, halving(graph))
     with pytest.raises(PlanMismatchError, match=r"'norm.weight' of shape \(6,\), .* no such tensor"):
         remove(build("channel_prelu"), graph, halving(graph))
+
+
+class Tied(nn.Module):
+    """Two modules that hold one parameter, and read it at different places."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.one, self.other = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+        self.other.weight = self.one.weight
+        self.last = nn.Conv2d(6, 1, 1)
+
+    def forward(self, x):
+        return self.last(self.other(self.one(self.first(x)).relu()))
+
+
+def test_modules_that_share_a_parameter_share_the_smaller_one():
+    """In place too, where each holder is given the new one."""
+    model = Tied()
+    graph = trace(model, torch.zeros(1, 3, 8, 8))
+    cut_(model, graph, halving(graph).kept)
+    assert model.one.weight.shape[0] < 6
+    assert model.one.weight is model.other.weight
+    assert model.one.out_channels == model.other.out_channels == model.one.weight.shape[0]
+    model(torch.zeros(1, 3, 8, 8))
