@@ -1,4 +1,4 @@
-"""Tracing, removal and proof of a large network take at most twice its memory beside it."""
+"""Tracing, removal and proof of a large network take at most twice its memory beside it, and a small workspace."""
 
 import json
 import os
@@ -50,6 +50,9 @@ print(json.dumps({"size": size, "peak": status("VmHWM") - before, "untested": pr
 """
 
 
+_WORKSPACE_MIB = 4  # of convolutions, for each thread, whatever the network's size
+
+
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peak memory is read from Linux's /proc")
 def test_twice_the_model_is_enough():
     """Where gradients are there, which are not copied, and where a silent read makes the proof ask in float64 too."""
@@ -59,4 +62,4 @@ def test_twice_the_model_is_enough():
     found = json.loads(done.stdout)
     assert found["untested"]
     assert found["size"] > 30
-    assert 0.5 < found["peak"] / found["size"] < 2.0, found
+    assert 0.5 * found["size"] < found["peak"] < 2 * found["size"] + _WORKSPACE_MIB, found
