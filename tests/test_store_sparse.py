@@ -162,6 +162,16 @@ def test_every_damaged_byte_is_told(tmp_path):
             load_sparse(path)
 
 
+def test_streams_of_another_length_are_refused(tmp_path):
+    save_sparse(tmp_path / "x", {"a": scattered((40,), 0.5)})
+    blobs = load_file(tmp_path / "x")
+    values = zlib.decompress(blobs["values"].numpy().tobytes()) + b"\0\0\0\0"
+    blobs["values"] = torch.tensor(list(zlib.compress(values)), dtype=torch.uint8)
+    save_file(blobs, tmp_path / "x", {"sparse_schema": "1"})
+    with pytest.raises(RecordError, match=r"damaged .*bytes where .* are announced"):
+        load_sparse(tmp_path / "x")
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(RecordError, match="does not exist"):
         load_sparse(tmp_path / "missing")

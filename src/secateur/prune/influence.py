@@ -32,7 +32,7 @@ _CARRIES = {  # NaN goes where the numbers go, or into every number made of it; 
 
 _POINTWISE = {"_prelu_kernel", "hardswish", "hardswish_", "rsub"}  # beside those that torch tags as such
 
-_SPATIAL = re.compile(r"_?(max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool|upsample\w*|\w+_pad)([123])d")
+_SPATIAL = re.compile(r"_?(max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool|upsample\w*|\w+_pad)[123]d")
 
 
 class InputDependentError(Exception):
@@ -51,9 +51,7 @@ class Influence(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._marked: dict[
-            int, Tensor
-        ] = {}  # tensors without NaN, by the address of their storage; held, so that it stays
+        self._marked: dict[int, Tensor] = {}  # by the address of their storage, which stays theirs while they are held
 
     def __torch_dispatch__(
         self,
@@ -75,9 +73,7 @@ class Influence(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.pointwise in func.tags or name in _POINTWISE:
             return self._pointwise(func, args, kwargs)
         result = func(*args, **kwargs)
-        if spatial := _SPATIAL.match(name):
-            return self._by_channel(result, args[0], space=int(spatial[2]))
-        if func.is_view or name in _CARRIES:
+        if func.is_view or name in _CARRIES or _SPATIAL.match(name):
             return self._mark(result, floating=False)
         return self._mark(result)
 
@@ -109,15 +105,6 @@ class Influence(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for mark in marks:
                 if _holds_nan(item):
                     item.masked_fill_(mark, torch.nan)
-        return result
-
-    def _by_channel(self, result: Any, operand: Tensor, *, space: int) -> Any:
-        """A mark anywhere in a channel is one on all of it; more than needed, but what is constant has none anyway."""
-        mark = operand.isnan().flatten(-space).any(-1)
-        self._mark(result, floating=False)
-        for item in _tensors(result):
-            if _holds_nan(item):
-                item.masked_fill_(mark.reshape(*mark.shape, *(1,) * space), torch.nan)
         return result
 
 
