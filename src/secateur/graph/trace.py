@@ -12,6 +12,7 @@ from secateur.graph.group_norm import GroupNormMode
 from secateur.graph.groups import form_groups
 from secateur.graph.labels import LabelSpace, ParameterValue
 from secateur.graph.layers import count_layers
+from secateur.graph.memory import release_freed_memory
 from secateur.graph.patch import minimal_patch
 from secateur.graph.records import ChannelGraph, InputSpec, Layer, Pin
 from secateur.graph.rules import GROUP_NORMS, RULES
@@ -60,6 +61,8 @@ def trace_channels(
     reached = {tensor for tensor, *_ in space.slots()}
     inputs = tuple(InputSpec(tuple(argument.shape), argument.dtype) for argument in arguments)
     batch = arguments[0].shape[0]
+    patch = minimal_patch(model, inputs)
+    release_freed_memory()
     return ChannelGraph(
         groups=groups,
         pinned=(*pinned, *_unreached(names, parameters, reached)),
@@ -67,7 +70,7 @@ def trace_channels(
         shapes={value.name: value.shape for value in names.values()},
         parameters=parameters,
         inputs=inputs,
-        patch=minimal_patch(model, inputs),
+        patch=patch,
         seconds=time.perf_counter() - started,
     )
 

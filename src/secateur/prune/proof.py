@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import ProofError
+from secateur.graph.memory import release_freed_memory
 from secateur.graph.patch import random_inputs
 from secateur.graph.records import ChannelGraph, GroupId, Kept
 from secateur.prune.comparison import (
@@ -101,7 +102,8 @@ def prove_surgery(dense: nn.Module, graph: ChannelGraph, kept: Kept, cut: Cut) -
     """
     started = time.perf_counter()
     inputs = random_inputs(graph.patch, like=dense, seed=1, dtype=torch.float64)
-    untested = list({(r.tensor, group.id): None for group in graph.groups if group.id in kept for r in group.reads()})
+    losing = [group for group in graph.groups if len(kept.get(group.id, range(group.width))) < group.width]
+    untested = list({(read.tensor, group.id): None for group in losing for read in group.reads()})
     proof = Proof(True, 0.0, 0.0, (), len(untested), (), "", 0.0, graph.approximated(kept))
 
     def compare(draw: int) -> tuple[Proof, list[_Read]]:  # holds the only copy, and lets it go
@@ -109,6 +111,7 @@ def prove_surgery(dense: nn.Module, graph: ChannelGraph, kept: Kept, cut: Cut) -
         silent = _silent_reads(twin, graph, kept, inputs, untested, asking_twice=draw == 0)
         if draw and silent == untested:
             return proof, untested  # these weights test nothing that others did not
+        release_freed_memory()
         masked = masked_outputs(twin, graph, kept, inputs)
         cut(twin, graph, kept)
         return _compare(proof, f"random {draw + 1}" if draw else "random", masked, outputs(twin, inputs)), silent
@@ -116,6 +119,7 @@ def prove_surgery(dense: nn.Module, graph: ChannelGraph, kept: Kept, cut: Cut) -
     try:
         for draw in range(_DRAWS):
             proof, untested = compare(draw)
+            release_freed_memory()
             if not untested or not proof.passed:
                 break
         proof = replace(proof, untested=tuple(f"{weight} of {group}" for weight, group in untested))
@@ -133,6 +137,7 @@ def prove_weights(proof: Proof, dense: nn.Module, small: nn.Module, graph: Chann
         proof = _compare(proof, "real", masked, outputs(sharing_twin(small), inputs))
     except BREAKS as error:
         proof = replace(proof, passed=False, failure=proof.failure or does_not_run(error))
+    release_freed_memory()
     return replace(proof, seconds=proof.seconds + time.perf_counter() - started)
 
 

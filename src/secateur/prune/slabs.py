@@ -42,17 +42,19 @@ def convolve_in_slabs(convolution: Convolution) -> Convolution:
             by_slab, taps = partial(_convolve_volume, dilation=gaps), weight.shape[-1]
         else:
             by_slab, taps = partial(convolution, stride=steps, dilation=gaps, groups=groups), prod(weight.shape[2:])
-        padded = F.pad(input, (*(0, 0) * (rank - 1), margins[0], margins[0]))
         reach = gaps[0] * (weight.shape[2] - 1) + 1
-        rows = (padded.shape[2] - reach) // steps[0] + 1
+        rows = (input.shape[2] + 2 * margins[0] - reach) // steps[0] + 1
         positions = len(input) * prod(input.shape[3:]) // prod(steps[1:])  # of one row of the output, or a few less
         at_once = max(1, _SLAB_BYTES // (weight.shape[1] * taps * max(positions, 1) * input.element_size()))
-        slabs = []
+        result = None
         for first in range(0, rows, at_once):
-            last = min(first + at_once, rows) - 1
-            slab = padded.narrow(2, first * steps[0], (last - first) * steps[0] + reach)
-            slabs.append(by_slab(slab, weight, bias, padding=(0, *margins[1:])))
-        return torch.cat(slabs, 2)
+            count = min(at_once, rows - first)
+            seen = _rows(input, first * steps[0] - margins[0], (count - 1) * steps[0] + reach)
+            slab = by_slab(seen, weight, bias, padding=(0, *margins[1:]))
+            result = slab.new_empty((*slab.shape[:2], rows, *slab.shape[3:])) if result is None else result
+            result.narrow(2, first, count).copy_(slab)
+        assert result is not None, f"a convolution of {tuple(input.shape)} without output"
+        return result
 
     return divided
 
@@ -81,6 +83,14 @@ def _convolve_volume(
             result.baddbmm_(rows[down, along].expand(depth, -1, -1), shifted.flatten(2).transpose(0, 1))
         results.append(result.transpose(0, 1).reshape(-1, depth, height, width))
     return torch.stack(results)
+
+
+def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
+    """``count`` rows along dimension 2, the first of which is ``start``; zeros outside of the tensor."""
+    size = tensor.shape[2]
+    low, high = min(max(start, 0), size), max(min(start + count, size), 0)
+    inside = tensor.narrow(2, low, max(high - low, 0))
+    return F.pad(inside, (*(0, 0) * (tensor.ndim - 3), max(-start, 0), max(start + count - size, 0)))
 
 
 def _tuple(value: int | Sequence[int], rank: int) -> tuple[int, ...]:

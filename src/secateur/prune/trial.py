@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph.group_norm import GroupNormMode
+from secateur.graph.memory import release_freed_memory
 from secateur.graph.patch import random_inputs
 from secateur.graph.records import ChannelGraph, ChannelGroup, GroupId, Kept, Pin
 from secateur.graph.trace import trace_channels
@@ -62,6 +63,7 @@ def _find_failing(model: nn.Module, graph: ChannelGraph) -> dict[GroupId, str]:
     for together in (wide, wide[::2], wide[1::2]) if narrow else (wide,):
         while found := _failing(trial, [group for group in together if group.id not in failing]):
             failing |= found
+        release_freed_memory()
     return failing
 
 

@@ -9,6 +9,8 @@ from secateur.graph.records import ChannelGraph, ChannelGroup, Role
 from secateur.prune.criteria.criterion import Criterion
 from secateur.prune.evidence import Evidence, Scores
 
+_ROWS = 32  # filters widened to float64 at a time
+
 
 @dataclass(frozen=True)
 class L1Norm(Criterion):
@@ -38,8 +40,11 @@ def _powers(model: nn.Module, group: ChannelGroup, power: int) -> Tensor:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # kernels may be fixed
     for piece in group.slices:
         if piece.role is Role.WRITE and piece.tensor in tensors:
-            filters = tensors[piece.tensor].detach().double().cpu().movedim(piece.dim, 0).flatten(1)
-            sums.index_add_(0, torch.tensor(piece.units), filters[list(piece.positions)].abs().pow(power).sum(1))
+            kernel = tensors[piece.tensor].detach().movedim(piece.dim, 0)
+            for first in range(0, len(piece.positions), _ROWS):  # so that float64 takes no second network
+                some = slice(first, first + _ROWS)
+                filters = kernel[list(piece.positions[some])].flatten(1).double().cpu()
+                sums.index_add_(0, torch.tensor(piece.units[some]), filters.abs().pow(power).sum(1))
     return sums
 
 
