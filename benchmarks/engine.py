@@ -3,13 +3,15 @@
     python benchmarks/engine.py benchmarks/records/engine.json [NAME ...]
 
 Every network has a process of its own, in which both engines work on it in turn. Networks of packages that are not
-installed are named and left out. The tables go to standard output, as Markdown, under what their columns mean. Run it
-when nothing else runs.
+installed are named and left out. The record is written after every network; a second call with the same file goes on
+with those that are not in it. The tables go to standard output, as Markdown, under what their columns mean. Run it when
+nothing else runs.
 """
 
 import copy
 import json
 import math
+import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +27,7 @@ import secateur as sc
 from secateur.cost.macs import count_macs, graph_macs
 from secateur.graph.records import Role
 from secateur.prune.surgery import remove_with_proof
-from secateur.records import write_record
+from secateur.records import read_record, write_record
 from secateur.store.runs import surroundings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -48,7 +50,8 @@ ZOO: dict[str, Shipped] = {
 }
 _DEPTHS = (50, 100, 200, 400, 800, 1600)
 _KEEP_RATIO = 0.5
-_LIMIT_S = 600.0  # for both engines on one network
+_LIMIT_S = 180.0  # for both engines on one network
+_LIMIT_GIB = 16  # of address space, likewise
 _EXACT = 1e-9  # largest difference, relative to the largest output, in float64
 _LARGE_MILLIONS = 10  # of parameters
 
@@ -352,21 +355,32 @@ def curve(depths):
 def main():
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
-    if sys.argv[1] == "--member":
-        member(sys.argv[2])
+    if sys.argv[1] in ("--member", "--depth"):
+        resource.setrlimit(resource.RLIMIT_AS, (_LIMIT_GIB * 2**30, _LIMIT_GIB * 2**30))
+        if sys.argv[1] == "--member":
+            member(sys.argv[2])
+        else:
+            depth(int(sys.argv[2]))
         return
-    if sys.argv[1] == "--depth":
-        depth(int(sys.argv[2]))
-        return
-    names = sys.argv[2:] or list(ZOO)
-    members = {}
-    for name in names:
-        members[name] = in_a_process("--member", name)
-        print(name, json.dumps(members[name]), file=sys.stderr, flush=True)
-    counts = () if sys.argv[2:] else _DEPTHS
-    depths = [{"convolutions": count, **in_a_process("--depth", str(count))} for count in counts]
-    record = {**surroundings(), "limit_s": _LIMIT_S, "columns": COLUMNS, "totals": totals(members)}
-    write_record(Path(sys.argv[1]), {**record, "members": members, "depths": depths})
+    path = Path(sys.argv[1])
+    made = read_record(path) if path.exists() else {"members": {}, "depths": []}
+    members, depths = made["members"], made["depths"]
+    head = {**surroundings(), "limit_s": _LIMIT_S, "limit_gib": _LIMIT_GIB, "columns": COLUMNS}
+
+    def keep():
+        record = {**head, "totals": totals(members), "members": members, "depths": depths}
+        write_record(path, record)
+        return record
+
+    for name in sys.argv[2:] or list(ZOO):
+        if name not in members:
+            members[name] = in_a_process("--member", name)
+            print(name, json.dumps(members[name]), file=sys.stderr, flush=True)
+            keep()
+    for count in () if sys.argv[2:] else _DEPTHS[len(depths) :]:
+        depths.append({"convolutions": count, **in_a_process("--depth", str(count))})
+        keep()
+    record = keep()
     meanings = "\n".join(f"- **{column}**: {meaning}." for column, meaning in COLUMNS.items())
     print(f"{meanings}\n\n{table(members)}\n\n{curve(depths)}\n\n{json.dumps(record['totals'], indent=1)}")
 

@@ -249,6 +249,24 @@ def test_the_record_against_a_plain_computation(exported, tmp_path):
     assert without_truth["max_dice_diff"] == pytest.approx(max(between))
 
 
+def test_a_task_says_what_decides_a_pixel(tmp_path):
+    """Two outputs are not always two classes: here the first decides, and only the second is off."""
+    model = tiny(classes=2)
+    file = ExportedFile(tmp_path / "model.onnx", Batch.FIXED)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[3].weight[1] *= -9
+    save_onnx(trace_onnx(other, images()[0], Batch.FIXED), file.path)
+    as_classes, by_mask = (
+        check_parity(model, [file], images(), threads=1, **how)["runtimes"][0]
+        for how in ({}, {"labels": lambda output: output[0, 0] > 0})
+    )
+    assert as_classes["flipped_pixels"] > 0 < as_classes["max_dice_diff"]
+    assert by_mask["flipped_pixels"] == 0 == by_mask["max_dice_diff"]
+    assert by_mask["pixels"] == as_classes["pixels"]
+    assert not by_mask["passed"]
+
+
 def test_several_classes_are_cut_by_the_largest_logit(tmp_path):
     model = tiny(classes=3)
     file = ExportedFile(tmp_path / "model.onnx", Batch.FIXED)

@@ -20,6 +20,7 @@ from secateur.nets.nuclei import two_networks
 from secateur.tasks.nuclei import NucleiTask
 from secateur.tasks.outlines import outline
 from secateur.tasks.watershed import Merge
+from secateur.train.objective import distillation_loss
 
 TASK = NucleiTask(32, merge=Merge(smallest=5))
 
@@ -96,6 +97,26 @@ def test_loss_does_not_couple_samples():
     output.requires_grad_()
     TASK.loss(output, target)[1].backward()
     assert (output.grad.flatten(1).abs().sum(dim=1) > 0).tolist() == [False, True, False]
+
+
+def test_a_teacher_is_agreed_with_in_mask_and_distance():
+    """The mask's logits as a sigmoid, the distances as numbers; never both as two classes."""
+    teacher, student = random_batch(3)[0], random_batch(3)[0].clone()
+    assert TASK.agreement(student, teacher, temperature=2.0).abs().max() < 1e-6
+    student[0, 0] += 3
+    student[1, 1] += 0.5
+    student[2] += 0.5  # a softmax would not see it
+    found = TASK.agreement(student, teacher, temperature=2.0)
+    alone = distillation_loss(student[:, :1], teacher[:, :1], temperature=2.0)
+    assert found[0] == pytest.approx(alone[0].item(), rel=1e-5)
+    assert found[1].item() == pytest.approx(20 * 0.25, rel=1e-5)
+    assert found[2].item() == pytest.approx(alone[2].item() + 20 * 0.25, rel=1e-5)
+
+
+def test_the_mask_alone_decides_what_a_pixel_is():
+    output = np.zeros((1, 2, 1, 4), np.float32)
+    output[0, :, 0] = [[-1, 1, 1, -1], [5, 5, -5, -5]]
+    assert TASK.labels(output).tolist() == [[False, True, True, False]]
 
 
 @pytest.mark.parametrize("level", [-100.0, 0.0, 100.0])

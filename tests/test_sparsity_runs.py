@@ -243,3 +243,9 @@ def test_a_sweep_over_ratios_runs_every_cell(tmp_path):
     assert cells["seed-0/layer-x8"]["sparsity"]["masks"]["compression"] == pytest.approx(8, rel=0.05)
     assert len(cells["seed-0/network-x8"]["evaluations"]["test"]["aji"]) == 2
     assert (tmp_path / "sweep" / "report.html").is_file()
+
+
+def test_a_sweep_over_budgets_is_for_polyps(tmp_path):
+    with pytest.raises(InputError, match="not of 'nuclei'; give the recipe ratios instead"):
+        sweep(recipe(), tmp_path / "sweep", Session(["sweep"]))
+    assert not (tmp_path / "sweep").exists()

@@ -191,6 +191,23 @@ def test_precisions_in_one_process(tmp_path):
     assert not differences(dict(auto.state_dict()), dict(full.state_dict()))
 
 
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
+def test_bfloat16_trains_channels_last_and_gives_the_format_back(tmp_path, given):
+    seen = set()
+    for precision in ("bfloat16", "float32"):
+        model = toy_net().to(memory_format=given)
+        model[0].register_forward_pre_hook(
+            lambda module, _, precision=precision: seen.add(
+                (precision, module.training and module.weight.is_contiguous(memory_format=torch.channels_last))
+            )
+        )
+        train(tmp_path / precision, model=model, recipe=updated(precision=precision, epochs=1))
+        assert model[0].weight.is_contiguous(memory_format=given)
+        assert model[0].weight.is_contiguous() == (given == torch.contiguous_format)
+    assert ("bfloat16", True) in seen
+    assert (("float32", True) in seen) == (given == torch.channels_last)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(tmp_path, bad):
     calls = 0
@@ -286,6 +303,18 @@ def test_weights_of_task_and_teacher_in_the_reported_loss(tmp_path):
         distillation=DistillationRecipe(weight=0.75),
     )
     assert lines_of(tmp_path)[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_agreement_means_is_the_tasks(tmp_path):
+    model, teacher = nn.Conv2d(3, 1, 1), nn.Conv2d(3, 1, 1)
+
+    def half(student, teacher, *, temperature):
+        assert student.shape == teacher.shape
+        return 0 * student.flatten(1).sum(1) + 0.5 / temperature
+
+    wanted = DistillationRecipe(weight=1.0, temperature=4.0)
+    train(tmp_path, model=model, teacher=teacher, distillation=wanted, agreement=half)
+    assert lines_of(tmp_path)[0]["train_loss"] == pytest.approx(0.125)
 
 
 def test_deep_supervision_trains_every_head(tmp_path):

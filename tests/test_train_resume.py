@@ -119,6 +119,16 @@ def test_killed_in_every_epoch_once(reference, tmp_path):
     assert_same_as(reference, tmp_path, train(tmp_path, resume=True))
 
 
+def test_bfloat16_resumes_to_the_same_bits(tmp_path):
+    """It trains in another memory format, in which a checkpoint is read again."""
+    recipe = RECIPE.model_copy(update={"precision": "bfloat16"})
+    whole = train(tmp_path / "whole", recipe=recipe)
+    with pytest.raises(Killed):
+        train(tmp_path / "parts", recipe=recipe, loss=killing(bce, at=2 * STEPS + 2))
+    parts = train(tmp_path / "parts", recipe=recipe, resume=True)
+    assert_same_as((tmp_path / "whole", whole), tmp_path / "parts", parts)
+
+
 def test_a_finished_stage_returns_at_once(reference, tmp_path, monkeypatch):
     first = train(tmp_path)
     monkeypatch.setattr(accelerate, "Accelerator", None)  # nothing is set up

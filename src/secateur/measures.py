@@ -76,7 +76,12 @@ def export(run: RunFolder, session: Session, *, cases: int = 20, formats: Sequen
     inputs = [task.to_input(image, recipe.data.size) for image, _ in chosen]
     try:
         return export_checked(
-            load(run.path), inputs, run.path / "export", formats=formats, threads=recipe.bench.threads
+            load(run.path),
+            inputs,
+            run.path / "export",
+            formats=formats,
+            threads=recipe.bench.threads,
+            labels=task.labels,
         )
     finally:
         run.note(session.command)

@@ -189,6 +189,7 @@ def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Modu
         stage=f"recover-{number}",
         teacher=job.dense if job.recipe.distillation else None,
         distillation=job.recipe.distillation,
+        agreement=job.task.agreement,
         resume=job.resume,
         console=job.console,
     )

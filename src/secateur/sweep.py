@@ -59,10 +59,11 @@ def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
     A cell that fails is recorded and shown, and the others go on; it is tried again by the next call.
 
     Raises:
-        InputError: the folder exists and ``session`` does not resume, or it holds a sweep of other settings.
+        InputError: the folder exists and ``session`` does not resume, or it holds a sweep of other settings; or cuts
+            over budgets are to be compared for another task than polyps.
         CheckError: a cell failed; record and page are written.
     """
-    cells = plan_cells(recipe) if recipe.ratios is None else plan_ratio_cells(recipe, recipe.ratios)
+    cells = _plan(recipe)
     _begin(recipe, cells, out, session)
     job = _Sweep(recipe, cells, out, replace(session, resume=True, overwrite=False), time.time())
     try:
@@ -114,6 +115,17 @@ def collect(recipe: Recipe, cells: Sequence[Cell], out: Path, command: list[str]
         "bench": _optional(out / _BENCH),
         "frames": _optional(out / _FRAMES),
     }
+
+
+def _plan(recipe: Recipe) -> tuple[Cell, ...]:
+    if recipe.ratios is not None:
+        return plan_ratio_cells(recipe, recipe.ratios)
+    if recipe.task != "polyp":
+        raise InputError(
+            f"a sweep over budgets compares the Dice and the lost polyps of task 'polyp', not of {recipe.task!r}; give "
+            f"the recipe ratios instead, as nuclei-study does: their structured_keep_ratios are budgets too."
+        )
+    return plan_cells(recipe)
 
 
 def _begin(recipe: Recipe, cells: Sequence[Cell], out: Path, session: Session) -> None:

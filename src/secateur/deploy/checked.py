@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur.deploy.onnx import ExportedFile, export_onnx
-from secateur.deploy.parity import check_parity, require_parity
+from secateur.deploy.parity import Labels, check_parity, classes, require_parity
 from secateur.deploy.pt2 import export_pt2
+from secateur.deploy.runtimes import Array
 from secateur.errors import InputError
 from secateur.records import Record, write_record
 
@@ -27,6 +28,7 @@ def export_checked(
     *,
     formats: Sequence[str],
     threads: int,
+    labels: Callable[[Array], Labels] = classes,
     facts: Record | None = None,
 ) -> Record:
     """Write ``model`` into ``folder`` in each of ``formats`` and compare every file with PyTorch on ``inputs``.
@@ -38,6 +40,7 @@ def export_checked(
         inputs: per case a float ``(1, C, *space)``, all of one size, which becomes the files' size.
         formats: names in `FORMATS`.
         threads: of every runtime.
+        labels: see `check_parity`.
         facts: added to the record, such as what the inputs are.
 
     Returns:
@@ -56,7 +59,7 @@ def export_checked(
     shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed
     try:
         files = [file for name in dict.fromkeys(formats) for file in FORMATS[name](model, inputs[0], fresh)]
-        record = {**check_parity(model, files, inputs, threads=threads), **(facts or {})}
+        record = {**check_parity(model, files, inputs, threads=threads, labels=labels), **(facts or {})}
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in (folder / PARITY, *folder.glob("model*")):
             earlier.unlink(missing_ok=True)

@@ -27,6 +27,12 @@ _SEVERAL = 3  # batch size that a dynamic file is tried with, besides 1
 Labels = NDArray[Any]  # bool for one class, integers for several
 
 
+def classes(output: Array) -> Labels:
+    """Class of every pixel ``(H, W)`` of logits ``(1, K, H, W)``: above 0 for one channel, else the largest."""
+    labels: Labels = output[0, 0] > 0 if output.shape[1] == 1 else output[0].argmax(axis=0)
+    return labels
+
+
 def check_parity(
     model: nn.Module,
     files: Sequence[ExportedFile],
@@ -34,6 +40,7 @@ def check_parity(
     targets: Sequence[Labels] | None = None,
     *,
     threads: int,
+    labels: Callable[[Array], Labels] = classes,
     progress: Callable[[int, int], None] | None = None,
 ) -> Record:
     """Compare every exported file with eager PyTorch, in float32: ONNX on ONNX Runtime and OpenVINO, ``.pt2`` on torch.
@@ -47,15 +54,15 @@ def check_parity(
         inputs: per case a float ``(1, C, H, W)``, preprocessed as for the network, all of one size.
         targets: per case the truth ``(H, W)``, bool for one class, integer classes for K classes. Without it,
             Dice is taken between the two predictions.
+        labels: what the network's answer ``(1, K, H, W)`` for a case says of every pixel, ``(H, W)``.
         progress: called with the number of rows done and of all rows (one per file and runtime).
 
     Returns:
         Record with the keys ``passed``, ``cases`` (how many), ``runtimes`` and ``files`` (``name, size_bytes,
         batch``). ``runtimes`` has per file and runtime the keys ``runtime, precision, file, max_abs_diff``
         (of logits; null if the runtime returned one that is not finite)``, flipped_pixels, pixels`` (over all
-        runs; a pixel is foreground above logit 0, or of the class with the largest logit)``, max_dice_diff``
-        (largest change of a case's Dice, for K classes the mean over classes 1 to K - 1)``, tolerance``
-        (absolute)``, passed``.
+        runs, by ``labels``)``, max_dice_diff`` (largest change of a case's Dice, for K classes the mean over
+        classes 1 to K - 1)``, tolerance`` (absolute)``, passed``.
 
     Raises:
         InputError: no cases, cases of different sizes, or targets that do not fit them.
@@ -67,7 +74,7 @@ def check_parity(
     expected = [torch_runner.run(image) for image in images]
     if not all(np.isfinite(logits).all() for logits in expected):
         raise ParityError("The network's logits are not finite in PyTorch, so nothing can be compared; train it again.")
-    reference = _Reference(model, images, expected, targets, threads)
+    reference = _Reference(model, images, expected, targets, threads, labels)
     rows: list[Record] = []
     pairs = [(file, target) for file in files for target in _targets(file)]
     for file, target in pairs:
@@ -107,6 +114,7 @@ class _Reference:
     logits: Sequence[Array]
     targets: Sequence[Labels] | None
     threads: int
+    labels: Callable[[Array], Labels]
 
     @property
     def tolerance(self) -> float:
@@ -128,12 +136,12 @@ def _compare(file: ExportedFile, target: Target, reference: _Reference) -> Recor
         expected = reference.logits[case]
         finite = bool(np.isfinite(logits).all())
         largest = max(largest, float(np.abs(logits - expected).max()) if finite else np.inf)
-        found, wanted = _labels(logits), _labels(expected)
+        found, wanted = reference.labels(logits), reference.labels(expected)
         flipped += int(np.count_nonzero(found != wanted))
         pixels += found.size
         truth = wanted if reference.targets is None else reference.targets[case]
-        classes = logits.shape[1]
-        dice_diff = max(dice_diff, abs(_dice(found, truth, classes) - _dice(wanted, truth, classes)))
+        count = 2 if found.dtype == bool else logits.shape[1]
+        dice_diff = max(dice_diff, abs(_dice(found, truth, count) - _dice(wanted, truth, count)))
     return {
         "runtime": target.runtime.value,
         "precision": target.precision.value,
@@ -177,15 +185,9 @@ def _open(file: ExportedFile, target: Target, reference: _Reference) -> Runner:
     return open_runner(target, model=reference.model, file=file.path, threads=reference.threads)
 
 
-def _labels(logits: Array) -> Labels:
-    """Class per pixel ``(H, W)`` of logits ``(1, K, H, W)``."""
-    labels: Labels = logits[0, 0] > 0 if logits.shape[1] == 1 else logits[0].argmax(axis=0)
-    return labels
-
-
-def _dice(labels: Labels, truth: Labels, classes: int) -> float:
-    """Mean Dice over the foreground classes."""
-    return float(np.mean([overlap(labels == k, truth == k).dice for k in range(1, max(classes, 2))]))
+def _dice(labels: Labels, truth: Labels, count: int) -> float:
+    """Mean Dice over the foreground classes, of ``count`` with the background."""
+    return float(np.mean([overlap(labels == k, truth == k).dice for k in range(1, count)]))
 
 
 def _require_one_size(inputs: Sequence[Tensor], targets: Sequence[Labels] | None) -> None:

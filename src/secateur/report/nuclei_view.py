@@ -134,5 +134,4 @@ NUCLEI = TaskView(
     pictures=_pictures,
     gallery="gallery_nuclei.html.j2",
     terms="terms_nuclei.html.j2",
-    one_class=False,
 )

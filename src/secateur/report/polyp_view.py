@@ -78,5 +78,4 @@ POLYP = TaskView(
     pictures=_pictures,
     gallery="gallery_polyp.html.j2",
     terms="terms_polyp.html.j2",
-    one_class=True,
 )

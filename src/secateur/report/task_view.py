@@ -30,7 +30,6 @@ class TaskView:
         pictures: what a gallery shows of a case, from the predictions folders of a dense and a pruned run.
         gallery: template with a macro ``gallery_of(closeup, number, frames, runs)``.
         terms: template with the definitions.
-        one_class: whether the output is one logit per pixel, so that export checks count flipped pixels.
     """
 
     leading: Quantity
@@ -46,4 +45,3 @@ class TaskView:
     pictures: Callable[[str, Path, Path], Any]  # likewise
     gallery: str
     terms: str
-    one_class: bool

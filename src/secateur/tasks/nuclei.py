@@ -19,12 +19,15 @@ from secateur.data.instances import InstanceCase, LabelArray, Marking, load_inst
 from secateur.data.nuclei_synthetic import SyntheticTile
 from secateur.data.sources import DataRecipe, locate
 from secateur.data.windows import NucleiSet, mirrored_to, to_tensor
+from secateur.deploy.parity import Labels, classes
+from secateur.deploy.runtimes import Array
 from secateur.errors import DataError, InputError
 from secateur.records import Record
 from secateur.tasks.inference import device_of, inference
 from secateur.tasks.nuclei_record import NucleiResult, Seconds, measure, summary
 from secateur.tasks.outlines import outline
 from secateur.tasks.watershed import Map, Merge, Prediction, choose_constants, merge_branches
+from secateur.train.objective import distillation_loss
 
 # The mean square of the targets is 0.05 on the Kumar tiles. So weighted, answering 0 everywhere costs both branches
 # about 1: the distance loss, and the Dice loss.
@@ -104,6 +107,19 @@ class NucleiTask:
         entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none").mean(dim=(1, 2, 3))
         error = F.mse_loss(output[:, 1], target[:, 1], reduction="none").mean(dim=(1, 2))
         return dice.flatten() + entropy + _DISTANCE_WEIGHT * error
+
+    def agreement(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """Return per sample ``(N,)`` `distillation_loss` of the mask plus, as in `loss`, 20 times the squared error.
+
+        The teacher's distances are not softened: they are numbers, not logits.
+        """
+        mask = distillation_loss(student[:, :1], teacher[:, :1], temperature=temperature)
+        error = F.mse_loss(student[:, 1], teacher[:, 1].detach(), reduction="none").mean(dim=(1, 2))
+        return mask + _DISTANCE_WEIGHT * error
+
+    def labels(self, output: Array) -> Labels:
+        """Return the mask where its probability is above one half, bool ``(H, W)``, of an output ``(1, 2, H, W)``."""
+        return classes(output[:, :1])
 
     def training_set(self, cases: Iterable[InstanceCase], *, augment: bool = True, seed: int = 0) -> NucleiSet:
         """Read ``cases`` for training (other windows and stains each epoch) or, without ``augment``, for `validate`."""

@@ -20,12 +20,14 @@ from secateur.data.cases import Case, CaseId, ImageArray, MaskArray
 from secateur.data.dataset import PolypSet, to_input
 from secateur.data.sources import DataRecipe, load_cases
 from secateur.data.synthetic import SyntheticCase
+from secateur.deploy.parity import classes
 from secateur.errors import DataError, InputError
 from secateur.metrics.aggregate import summarize
 from secateur.metrics.lesions import has_false_lesion, lesion_ious, lost_lesions, seen_lesions
 from secateur.metrics.overlap import overlap
 from secateur.metrics.surface import hd95
 from secateur.records import Record
+from secateur.train.objective import distillation_loss
 
 _COLOUR = np.array((0, 220, 255), dtype=np.uint8)  # cyan: far from the reds of mucosa
 
@@ -75,6 +77,9 @@ class PolypTask:
         dice: Tensor = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, reduction="none")(logits, target)
         entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return dice.flatten() + entropy.mean(dim=(1, 2, 3))
+
+    agreement = staticmethod(distillation_loss)
+    labels = staticmethod(classes)
 
     def training_set(self, cases: Iterable[Case], *, augment: bool = True, seed: int = 0) -> PolypSet:
         """Read ``cases`` for training (another view each epoch) or, without ``augment``, for `validate`."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from secateur.data.cases import ImageArray
 from secateur.data.sources import DataRecipe
+from secateur.deploy.parity import Labels
+from secateur.deploy.runtimes import Array
 from secateur.records import Record
 from secateur.train.loop import TrainingSet
 
@@ -53,6 +55,12 @@ class Task(Protocol):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """One value per sample, ``(N,)``; samples do not see each other."""
+
+    def agreement(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """How far a student's output is from its teacher's, ``(N,)``, zero when equal; see `distillation_loss`."""
+
+    def labels(self, output: Array) -> Labels:
+        """What an output ``(1, K, H, W)`` says of every pixel, ``(H, W)``; bool where there is one class."""
 
     def training_set(self, cases: Iterable[Any], *, augment: bool = True, seed: int = 0) -> TaskSet:
         """Read ``cases`` for training or, without ``augment``, for `validate`."""

@@ -24,7 +24,7 @@ from secateur.train.checkpoint import (
     save_checkpoint,
     write_metrics,
 )
-from secateur.train.objective import Loss, distillation_loss, heads, task_loss
+from secateur.train.objective import Agreement, Loss, distillation_loss, heads, task_loss
 from secateur.train.order import EpochOrder, epoch_seed
 from secateur.train.progress import EpochProgress
 from secateur.train.recipe import DistillationRecipe, TrainRecipe, learning_rate_at
@@ -79,6 +79,7 @@ class _Job:
     recipe: TrainRecipe
     teacher: nn.Module | None
     distillation: DistillationRecipe | None
+    agreement: Agreement
     constraint: Constraint | None
     score: str
     stage: str
@@ -128,6 +129,7 @@ def fit(
     stage: str = "train",
     teacher: nn.Module | None = None,
     distillation: DistillationRecipe | None = None,
+    agreement: Agreement = distillation_loss,
     constraint: Constraint | None = None,
     score: str = "dice",
     resume: bool = False,
@@ -153,6 +155,7 @@ def fit(
         stage: ``train``, ``recover-1``, ...; names the checkpoint and the lines of metrics.
         teacher: the network to learn from, run in eval mode and left as it was.
         distillation: given with ``teacher``, and only then.
+        agreement: how far the main head is from the teacher's; one value per sample, at the recipe's temperature.
         constraint: holds from before the first step to the end, in every epoch that is kept; such as
             `secateur.prune.weights.WeightMasks`.
         score: what ``validate`` returns, as the key ``val_<score>`` of the lines of metrics.
@@ -165,7 +168,9 @@ def fit(
             network or another constraint.
         TrainingError: the loss, its gradient or the score is not finite; the last checkpoint stays.
     """
-    job = _Job(model, loss, train_set, validate, recipe, teacher, distillation, constraint, score, stage, folder)
+    job = _Job(
+        model, loss, train_set, validate, recipe, teacher, distillation, agreement, constraint, score, stage, folder
+    )
     _check_inputs(job)
     last = _last_checkpoint(job, resume=resume)
     if last is None or last.epoch < recipe.epochs:
@@ -226,13 +231,16 @@ def _train(job: _Job, last: Checkpoint | None, console: Console | None) -> Check
 
 @contextmanager
 def _lent(model: nn.Module) -> Iterator[None]:
-    """Restore the device and every submodule's train/eval mode, and take off what Accelerate left behind."""
+    """Restore device, memory format and every submodule's train/eval mode, and take off what Accelerate left behind."""
     device = next(iter(model.parameters())).device
     modes = [(module, module.training) for module in model.modules()]
+    contiguous = [parameter for parameter in model.parameters() if parameter.is_contiguous()]
     try:
         yield
     finally:
         model.to(device)
+        for parameter in contiguous:
+            parameter.data = parameter.data.contiguous()
         for module, training in modes:
             module.training = training
         # With this mark Accelerate would leave the network, and every copy of it, where it is next time.
@@ -262,7 +270,10 @@ def _set_up(job: _Job, last: Checkpoint | None) -> _Rig:
         job.model.load_state_dict(last.model)
         optimizer.load_state_dict(last.optimizer)
     loader = accelerator.prepare_data_loader(loader)
-    return _Rig(accelerator, optimizer, loader, _autocast(job.recipe, accelerator.device))
+    narrow = _in_bfloat16(job.recipe, accelerator.device)
+    if narrow:
+        job.model.to(memory_format=torch.channels_last)  # of 2D kernels: bfloat16 convolves fastest so
+    return _Rig(accelerator, optimizer, loader, torch.autocast(accelerator.device.type, torch.bfloat16, narrow))
 
 
 def _optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
@@ -275,10 +286,9 @@ def _optimizer(model: nn.Module, recipe: TrainRecipe) -> torch.optim.AdamW:
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate)
 
 
-def _autocast(recipe: TrainRecipe, device: torch.device) -> torch.autocast:
+def _in_bfloat16(recipe: TrainRecipe, device: torch.device) -> bool:
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    chosen = recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=chosen)
+    return recipe.precision == "bfloat16" or (recipe.precision == "auto" and fast)
 
 
 def _run_epoch(job: _Job, rig: _Rig, *, epoch: int, last: Checkpoint | None, progress: EpochProgress) -> Checkpoint:
@@ -360,7 +370,7 @@ def _losses(job: _Job, rig: _Rig, images: Tensor, masks: Tensor) -> Tensor:
         return losses
     with torch.no_grad(), rig.autocast:
         answer = job.teacher(images)
-    agreement = distillation_loss(logits[0], heads(answer, masks)[0], temperature=job.distillation.temperature)
+    agreement = job.agreement(logits[0], heads(answer, masks)[0], temperature=job.distillation.temperature)
     return (1 - job.distillation.weight) * losses + job.distillation.weight * agreement
 
 

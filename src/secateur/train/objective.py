@@ -1,6 +1,7 @@
 """What is minimised: the task loss over one or several heads, and the agreement with a teacher."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,13 @@ from secateur.errors import InputError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``loss(logits (N, K, ...), target (N, 1 or K, ...))`` -> float ``(N,)``; no coupling between samples."""
+
+
+class Agreement(Protocol):
+    """How far a student's answer is from its teacher's."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """``(N, K, ...)`` twice -> ``(N,)``; zero when equal."""
 
 
 def heads(output: object, target: Tensor) -> list[Tensor]:
