@@ -271,8 +271,9 @@ def _set_up(job: _Job, last: Checkpoint | None) -> _Rig:
         optimizer.load_state_dict(last.optimizer)
     loader = accelerator.prepare_data_loader(loader)
     narrow = _in_bfloat16(job.recipe, accelerator.device)
-    if narrow:
-        job.model.to(memory_format=torch.channels_last)  # of 2D kernels: bfloat16 convolves fastest so
+    for parameter in job.model.parameters() if narrow else ():
+        if parameter.ndim == 4:  # a 2D kernel: bfloat16 convolves fastest so
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return _Rig(accelerator, optimizer, loader, torch.autocast(accelerator.device.type, torch.bfloat16, narrow))
 
 
