@@ -10,9 +10,11 @@ from masking import halving, plan_of
 from networks import build, traced
 from secateur.errors import ProofError
 from secateur.graph.records import Role
+from secateur.graph.trace import trace_channels
 from secateur.prune.plan import PruningPlan
 from secateur.prune.proof import prove
 from secateur.prune.surgery import cut_, remove, remove_with_proof
+from secateur.prune.trial import trace
 from secateur.prune.twins import randomise_
 
 
@@ -127,6 +129,48 @@ def test_outputs_that_are_indices_are_compared():
     assert not prove(model, model, wrong, kept, cut_, real_weights=False).passed
 
 
+class Magnifying(nn.Module):
+    """The tent map doubles every difference: after 30 times, rounding is a millionth of the output."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+        self.first, self.second, self.last = nn.Conv2d(3, 700, 1), nn.Conv2d(700, 700, 1), nn.Conv2d(700, 1, 1)
+
+    def forward(self, x):
+        y = self.last(self.second(self.first(x).relu()).relu()).sigmoid()
+        for _ in range(self.times):
+            y = 1 - (2 * y - 1).abs()
+        return y
+
+
+def magnifying(times):
+    model = Magnifying(times)
+    return model, trace_channels(model, torch.randn(1, 3, 8, 8))
+
+
+def test_a_network_that_magnifies_rounding_is_proved_by_how_much():
+    model, graph = magnifying(30)
+    proof = remove_with_proof(model, graph, halving(graph))[1]
+    assert proof.passed
+    assert 1e-9 < proof.max_rel_diff < 100 * proof.noise < 1e-3
+    assert {group.id for group in trace(model, torch.randn(1, 3, 8, 8)).groups} == {"first", "second"}
+
+
+def test_a_planted_fault_is_caught_where_rounding_is_magnified():
+    model, graph = magnifying(30)
+    wrong = corrupt(graph, "first", "second.weight", Role.READ, swapped)
+    with pytest.raises(ProofError, match="masked and removed network differ"):
+        remove(model, wrong, plan_of(graph, {"first": tuple(range(1, 700))}))
+
+
+def test_where_rounding_is_all_that_is_left_nothing_is_proved():
+    model, graph = magnifying(52)
+    proof = prove(model, model, graph, halving(graph).kept, cut_, real_weights=False)
+    assert not proof.passed
+    assert proof.noise > 1e-3
+
+
 class Silent(nn.Module):
     """Whatever is read is multiplied by zero: removal is right, and the proof says nothing."""
 
@@ -139,8 +183,6 @@ class Silent(nn.Module):
 
 
 def test_a_read_that_changes_nothing_is_reported():
-    from secateur.prune.trial import trace
-
     model = Silent()
     graph = trace(model, torch.randn(1, 3, 8, 8))
     proof = remove_with_proof(model, graph, halving(graph))[1]
@@ -157,8 +199,9 @@ def test_a_proof_is_a_record():
     assert record["reads"] == 2
     assert record.keys() == {
         "passed", "max_abs_diff", "max_rel_diff", "modes", "reads", "untested", "failure", "seconds",
-        "approximate",
+        "approximate", "noise",
     }  # fmt: skip
+    assert record["noise"] == 0  # never asked
 
 
 def test_random_weights_are_distinct_and_keep_the_output_finite():

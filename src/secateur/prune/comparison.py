@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -19,6 +19,10 @@ from secateur.prune.statistics import KeptStatistics
 RELATIVE_TOLERANCE = 1e-9  # float64 sums in another order differ by about 1e-13 of the largest output
 ABSOLUTE_TOLERANCE = 1e-10
 
+_LAST_BIT = 2.0**-52
+_ROUNDINGS = 100  # there is one in every layer; moving the last bit of the inputs is one alone
+_CHAOS = 1e-3  # of the largest output: a network that makes that of rounding shows nothing
+
 MODES = {"eval": False, "train": True}
 
 BREAKS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
@@ -30,15 +34,23 @@ Outputs = dict[str, list[Tensor]]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one output of the smaller network is from that of the masked one, and the largest value of the latter."""
+    """How far one output of the smaller network is from that of the masked one.
+
+    Attributes:
+        absolute: the largest difference.
+        scale: the largest value of the masked network's.
+        noise: how far the latter moves with the last bit of the inputs; 0 where that was not asked, see `compare`.
+    """
 
     absolute: float
     scale: float
+    noise: float = 0.0
 
     @property
     def close(self) -> bool:
         """Whether that is rounding; False also for NaN."""
-        return self.absolute <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * self.scale
+        rounding = min(_ROUNDINGS * self.noise, _CHAOS * self.scale)
+        return self.absolute <= max(ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * self.scale, rounding)
 
     @property
     def relative(self) -> float:
@@ -85,6 +97,35 @@ def differences(masked: Sequence[Tensor], removed: Sequence[Tensor]) -> list[Dif
     return [
         Difference(float((before - after).abs().max()), float(before.abs().max()))
         for before, after in zip(masked, removed, strict=True)
+    ]
+
+
+def compare(masked: Outputs, removed: Outputs, nudged: Callable[[], Outputs]) -> dict[str, list[Difference] | None]:
+    """`differences` by mode; where they are more than what sums in another order make, with their noise.
+
+    Hundreds of norms and rectifiers one after the other magnify rounding by many powers of ten. How much is seen from
+    the masked network alone: ``nudged`` returns its outputs for inputs that `nudge` changed.
+    """
+    found = {mode: differences(masked[mode], removed[mode]) for mode in MODES}
+    if all(difference.close for each in found.values() for difference in each or ()):
+        return found
+    moved = nudged()
+    for mode, each in found.items():
+        if each is not None:
+            pairs = zip(masked[mode], moved[mode], strict=True)
+            noises = [float((before - after).abs().max()) for before, after in pairs]
+            found[mode] = [replace(difference, noise=noise) for difference, noise in zip(each, noises, strict=True)]
+    return found
+
+
+def nudge(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The same inputs, but for the last bit of every number in float64, which moves at random."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        tensor * (1 + _LAST_BIT * torch.randint(-1, 2, tensor.shape, generator=generator).to(tensor))
+        if tensor.is_floating_point()
+        else tensor
+        for tensor in inputs
     ]
 
 
