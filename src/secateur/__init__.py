@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from secateur.prune.allocate import allocate as allocate
     from secateur.prune.budget import MacsBudget as MacsBudget
     from secateur.prune.budget import ParamsBudget as ParamsBudget
+    from secateur.prune.compaction import compact as compact
     from secateur.prune.criteria.criterion import Criterion as Criterion
     from secateur.prune.criteria.norms import L1Norm as L1Norm
     from secateur.prune.criteria.norms import L2Norm as L2Norm
@@ -42,6 +43,7 @@ _HOMES = {
     "allocate": "prune.allocate",
     "MacsBudget": "prune.budget",
     "ParamsBudget": "prune.budget",
+    "compact": "prune.compaction",
     "Criterion": "prune.criteria.criterion",
     "L1Norm": "prune.criteria.norms",
     "L2Norm": "prune.criteria.norms",

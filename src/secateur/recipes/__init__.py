@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from secateur.recipes.nuclei import nuclei, nuclei_demo, nuclei_study
+from secateur.recipes.nuclei import nuclei, nuclei_demo, nuclei_shared, nuclei_study
 from secateur.recipes.polyp import polyp, polyp_demo, polyp_large, polyp_study
 from secateur.recipes.recipe import Recipe
 
@@ -12,6 +12,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "polyp-study": polyp_study,
     "polyp-demo": polyp_demo,
     "nuclei": nuclei,
+    "nuclei-shared": nuclei_shared,
     "nuclei-study": nuclei_study,
     "nuclei-demo": nuclei_demo,
 }

@@ -35,6 +35,7 @@ _DISTANCE_WEIGHT = 20.0
 # Standard deviation of the blending weights over S. With MONAI's 1/8 they reach their floor before the window ends, and
 # windows meet with a step along the border of a tile.
 _BLEND = 0.2
+_FAST = torch.channels_last  # CPUs convolve a quarter faster so
 _MOST_NUCLEI = 2**16 - 1  # in a 16-bit PNG
 
 
@@ -143,7 +144,7 @@ class NucleiTask:
                 shown.to(device_of(model)),
                 roi_size=(self.size, self.size),
                 sw_batch_size=4,
-                predictor=lambda windows: _checked(model(windows), windows),
+                predictor=lambda windows: _checked(model(windows.contiguous(memory_format=_FAST)), windows),
                 overlap=self.overlap,
                 mode="gaussian",
                 sigma_scale=_BLEND,
