@@ -1,6 +1,7 @@
 """Speed, memory and reach of the engine over the zoo, beside Torch-Pruning as shipped: writes one JSON record.
 
     python benchmarks/engine.py benchmarks/records/engine.json [NAME ...]
+    python benchmarks/engine.py --readme                                     # the README's table, from that record
 
 Every network has a process of its own, in which both engines work on it in turn. Networks of packages that are not
 installed are named and left out. The record is written after every network; a second call with the same file goes on
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -31,6 +33,8 @@ from secateur.records import read_record, write_record
 from secateur.store.runs import surroundings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from readme import put_table
 
 from masking import halving, scramble_, silenced
 from zoo import ALL
@@ -48,6 +52,7 @@ ZOO: dict[str, Shipped] = {
         nnunet("ResidualEncoderUNet", 3, **_NNUNET_L), 1.0, needs="dynamic_network_architectures"
     ),
 }
+RECORD = Path(__file__).parent / "records" / "engine.json"
 _DEPTHS = (50, 100, 200, 400, 800, 1600)
 _KEEP_RATIO = 0.5
 _LIMIT_S = 180.0  # for both engines on one network
@@ -307,6 +312,24 @@ def totals(members):
     return found
 
 
+def readme_table(record):
+    """Markdown: how many networks either engine serves as shipped, and at what cost."""
+    totals = record["totals"]
+    ours, theirs = totals["secateur"], totals["torch_pruning"]
+    both = totals["median_s_where_both_run"]
+    rows = [
+        f"| of {ours['members']} networks as shipped | secateur | Torch-Pruning {record['torch_pruning']} |",
+        "| --- | --- | --- |",
+        f"| every group halved, and it runs | {ours['run']} | {theirs['run']} |",
+        f"| and gives the outputs of the masked network | {ours['exact']} | {theirs['exact']} |",
+        f"| median seconds, of the {both['members']} that both run | {both['secateur']:.1f}, proof included "
+        f"| {both['torch_pruning']:.2f}, without proof |",
+        f"| median and longest seconds, of all that run | {ours['median_s']:.1f}, {ours['worst_s']:.0f} "
+        f"| {theirs['median_s']:.2f}, {theirs['worst_s']:.2f} |",
+    ]
+    return "\n".join(rows)
+
+
 def table(members):
     """Markdown: one row for each network; seconds are for one global plan, from the trace to the proof."""
     lines = [
@@ -362,10 +385,19 @@ def main():
         else:
             depth(int(sys.argv[2]))
         return
+    if sys.argv[1] == "--readme":
+        put_table("engine", "engine.py", readme_table(read_record(RECORD)))
+        return
     path = Path(sys.argv[1])
     made = read_record(path) if path.exists() else {"members": {}, "depths": []}
     members, depths = made["members"], made["depths"]
-    head = {**surroundings(), "limit_s": _LIMIT_S, "limit_gib": _LIMIT_GIB, "columns": COLUMNS}
+    head = {
+        **surroundings(),
+        "torch_pruning": version("torch-pruning"),
+        "limit_s": _LIMIT_S,
+        "limit_gib": _LIMIT_GIB,
+        "columns": COLUMNS,
+    }
 
     def keep():
         record = {**head, "totals": totals(members), "members": members, "depths": depths}

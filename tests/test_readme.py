@@ -1,7 +1,7 @@
 """What the README shows runs as it stands."""
 
-import importlib.util
 import re
+from importlib import import_module
 from pathlib import Path
 
 from secateur.records import read_record
@@ -27,11 +27,11 @@ def test_every_command_it_names_exists():
     assert len(shown) >= 8
 
 
-def test_the_tables_of_the_polyp_study_are_those_of_its_record():
-    path = _README.parent / "benchmarks" / "polyp_study.py"
-    spec = importlib.util.spec_from_file_location("polyp_study", path)
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
-    record, text = read_record(study.RECORD), _README.read_text(encoding="utf-8")
-    assert study.with_table(text, readme_table(record)) == text
-    assert (study.RECORD.parent / "tables.md").read_text(encoding="utf-8") == sweep_markdown(record)
+def test_its_tables_are_those_of_the_records(monkeypatch):
+    monkeypatch.syspath_prepend(_README.parent / "benchmarks")
+    engine, polyp_study, readme = (import_module(name) for name in ("engine", "polyp_study", "readme"))
+    text, study = _README.read_text(encoding="utf-8"), read_record(polyp_study.RECORD)
+    tables = {"polyp study": readme_table(study), "engine": engine.readme_table(read_record(engine.RECORD))}
+    for name, table in tables.items():
+        assert readme.with_table(text, name, f"{name.replace(' ', '_')}.py", table) == text
+    assert (polyp_study.RECORD.parent / "tables.md").read_text(encoding="utf-8") == sweep_markdown(study)
