@@ -169,6 +169,9 @@ def test_where_rounding_is_all_that_is_left_nothing_is_proved():
     proof = prove(model, model, graph, halving(graph).kept, cut_, real_weights=False)
     assert not proof.passed
     assert proof.noise > 1e-3
+    traced_again = trace(model, torch.randn(1, 3, 8, 8))
+    assert not traced_again.groups
+    assert all("the last bit of the inputs alone" in pin.reason for pin in traced_again.pinned[-2:])
 
 
 class Silent(nn.Module):

@@ -70,3 +70,39 @@ def test_halves_and_parities_lose_different_numbers(width, number):
     assert even != len(gone) - even
     if width >= 8:
         assert len(kept) != len(trial._tried(width, 1 - number))
+
+
+class Block(nn.Module):
+    def __init__(self, fixed):
+        super().__init__()
+        self.inner, self.back, self.fixed = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), fixed
+
+    def forward(self, x):
+        inner = self.inner(x)
+        if self.fixed and inner.shape[1] != 8:
+            raise ValueError("not 8 wide")
+        return x + self.back(inner)
+
+
+class Blocks(nn.Module):
+    """Blocks in which a width hides in a number, then blocks of the same names in which none does."""
+
+    def __init__(self, fixed, free):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 1, 1)
+        self.blocks = nn.Sequential(*(Block(number < fixed) for number in range(fixed + free)))
+
+    def forward(self, x):
+        return self.last(self.blocks(self.first(x)))
+
+
+@pytest.mark.parametrize(("fixed", "free", "most"), [(12, 0, 16), (3, 9, 8), (0, 12, 1)])
+def test_groups_of_one_kind_are_found_one_after_the_other(fixed, free, most, monkeypatch):
+    tried, right = [], Trial.disagreement
+    monkeypatch.setattr(Trial, "disagreement", lambda self, groups: tried.append(groups) or right(self, groups))
+    graph = trace(Blocks(fixed, free), torch.zeros(1, 3, 8, 8))
+    assert {pin.module for pin in graph.pinned if "8 wide" in pin.reason} == {
+        f"blocks.{number}.inner" for number in range(fixed)
+    }
+    assert {group.id for group in graph.groups} == {"first", *(f"blocks.{fixed + k}.inner" for k in range(free))}
+    assert len(tried) <= most

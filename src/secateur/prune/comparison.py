@@ -53,12 +53,18 @@ class Difference:
         return self.absolute <= max(ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * self.scale, rounding)
 
     @property
+    def is_chaos(self) -> bool:
+        """Whether rounding alone moves this output by so much that nothing can be told from it."""
+        return self.noise > _CHAOS * self.scale
+
+    @property
     def relative(self) -> float:
         """The difference relative to the largest value."""
         return self.absolute / self.scale if self.scale else 0.0
 
     def __str__(self) -> str:
-        return f"an output differs by {self.absolute:.3g} of {self.scale:.3g}"
+        text = f"an output differs by {self.absolute:.3g} of {self.scale:.3g}"
+        return f"{text}, the last bit of the inputs alone moves it by {self.noise:.3g}" if self.is_chaos else text
 
 
 def masked_outputs(model: nn.Module, graph: ChannelGraph, kept: Kept, inputs: Sequence[Tensor]) -> Outputs:

@@ -1,7 +1,8 @@
 """Tracing with a trial: what cannot be removed exactly is pinned before anything is planned."""
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -17,6 +18,7 @@ from secateur.prune.comparison import BREAKS, compare, does_not_run, masked_outp
 from secateur.prune.surgery import cut_
 from secateur.prune.twins import random_twin, widen_buffers_
 
+_NUMBER = re.compile(r"\d+")
 _NARROW = 8  # a group of fewer units cannot lose clearly different shares
 
 
@@ -54,7 +56,8 @@ def _find_failing(model: nn.Module, graph: ChannelGraph) -> dict[GroupId, str]:
     """Groups that cannot be removed exactly, with what went wrong.
 
     All groups are tried at once. Two widths may only fit while they shrink alike, so neighbours lose different shares;
-    where groups are too narrow for that, every other group is also tried while the others stay whole.
+    where groups are too narrow for that, every other group is also tried while the others stay whole. Once a group
+    has failed, those of the same name in other blocks are tried one by one, as long as they fail too.
     """
     wide = [group for group in graph.groups if group.width > 1]
     trial = Trial(model, graph, {group.id: _tried(group.width, number) for number, group in enumerate(wide)})
@@ -63,16 +66,27 @@ def _find_failing(model: nn.Module, graph: ChannelGraph) -> dict[GroupId, str]:
     for together in (wide, wide[::2], wide[1::2]) if narrow else (wide,):
         while found := _failing(trial, [group for group in together if group.id not in failing]):
             failing |= found
+            for group in _alike(found, [group for group in together if group.id not in failing]):
+                if not (again := _failing(trial, [group])):
+                    break
+                failing |= again
         release_freed_memory()
     return failing
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How masked and removed network differ, and the module in which the smaller one stopped, if it did."""
+    """How masked and removed network differ.
+
+    Attributes:
+        text: in words.
+        module: in which the smaller one stopped, if it did.
+        hopeless: rounding alone makes such a difference, whatever is removed.
+    """
 
     text: str
     module: str | None = None
+    hopeless: bool = False
 
 
 @final
@@ -111,9 +125,9 @@ class Trial:
         for mode, outputs_apart in found.items():
             if outputs_apart is None:
                 return Disagreement(f"{mode}: the outputs have other shapes")
-            for difference in outputs_apart:
-                if not difference.close:
-                    return Disagreement(f"{mode}: {difference}")
+            wrong = sorted((each for each in outputs_apart if not each.close), key=lambda each: not each.is_chaos)
+            if wrong:
+                return Disagreement(f"{mode}: {wrong[0]}", hopeless=wrong[0].is_chaos)
         return None
 
     def _twin(self) -> nn.Module:
@@ -143,12 +157,20 @@ def _failing(trial: Trial, groups: Sequence[ChannelGroup]) -> dict[GroupId, str]
         return {}
     if len(groups) == 1:
         return {groups[0].id: wrong.text}
-    suspects = [] if wrong.module is None else [group for group in groups if _holds(wrong.module, group)]
+    if wrong.hopeless:
+        return {group.id: wrong.text for group in groups}
+    suspects = [] if wrong.module is None else _held(wrong.module, groups)
     if 0 < len(suspects) < len(groups) and (found := _failing(trial, suspects)):
         return found
     middle = len(groups) // 2
     apart = {**_failing(trial, groups[:middle]), **_failing(trial, groups[middle:])}
     return apart or {group.id: wrong.text for group in groups}  # where each half passes, they break only together
+
+
+def _alike(found: Collection[GroupId], groups: Sequence[ChannelGroup]) -> Iterator[ChannelGroup]:
+    """Those of ``groups`` whose names are, but for numbers, the names of ``found``."""
+    names = {_NUMBER.sub("#", group) for group in found}
+    return (group for group in groups if _NUMBER.sub("#", group.id) in names)
 
 
 def _tried(width: int, number: int) -> tuple[int, ...]:
@@ -161,9 +183,11 @@ def _tried(width: int, number: int) -> tuple[int, ...]:
     return tuple(unit for unit in range(width) if unit % period == period - 1 or unit >= width / 2)
 
 
-def _holds(module: str, group: ChannelGroup) -> bool:
-    """Whether a tensor of ``group`` belongs to a module, to what it contains, or to its neighbours if it has none."""
-    owner = f"{module}." if module else ""
-    if not any(piece.tensor.startswith(owner) for piece in group.slices):
-        owner = owner.removesuffix(".").rpartition(".")[0]
-    return any(piece.tensor.startswith(owner) for piece in group.slices)
+def _held(module: str, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+    """Those with a tensor of a module or of what it contains; of its neighbours where none has one."""
+    path = module.split(".") if module else []
+    for owner in (path, path[:-1]):
+        prefix = "".join(f"{part}." for part in owner)
+        if held := [group for group in groups if any(piece.tensor.startswith(prefix) for piece in group.slices)]:
+            return held
+    return []
