@@ -37,7 +37,7 @@ _TIMED = (0.1, 0.02)
 _TARGETS = ("torch", "onnxruntime", "openvino", "openvino:bfloat16")
 _RATE = 0.5  # of zeros in a layer from which OpenVINO keeps its weights compressed
 _ROUNDS = 30
-_STEPS = 10
+_STEPS = 30
 
 
 def masked(model, density):
@@ -101,23 +101,20 @@ def training_step():
     images = torch.rand(8, 3, 128, 128, generator=generator)
     target = torch.rand(8, 2, 128, 128, generator=generator)
     target[:, 0] = target[:, 0].round()
-    taken = {True: [], False: []}
-    for number in range(2 * _STEPS + 2):
-        with_masks = bool(number % 2)
-        torch.manual_seed(0)
-        model = two_networks().build().train()
-        optimizer = torch.optim.AdamW(model.parameters())
-        weights = prunable_weights(model, keep=())
-        masks = magnitude_masks(model, weights, NetworkWise(16 if with_masks else 1))
-        with masks.held(model, optimizer):
-            for _ in range(3):
+    torch.manual_seed(0)
+    models = [two_networks().build().train() for _ in range(2)]
+    optimizers = [torch.optim.AdamW(model.parameters()) for model in models]
+    masks = magnitude_masks(models[1], prunable_weights(models[1], keep=()), NetworkWise(16))
+    taken = [[], []]
+    with masks.held(models[1], optimizers[1]):
+        for _ in range(_STEPS + 3):
+            for model, optimizer, seconds in zip(models, optimizers, taken, strict=True):
                 started = time.perf_counter()
                 optimizer.zero_grad()
                 task.loss(model(images), target).mean().backward()
                 optimizer.step()
-                seconds = time.perf_counter() - started
-        taken[with_masks].append(seconds)  # the last step, of warm moments
-    plain, guarded = (statistics.median(taken[each][1:]) for each in (False, True))
+                seconds.append(time.perf_counter() - started)
+    plain, guarded = (statistics.median(seconds[3:]) for seconds in taken)
     large = monai_unet(68).build()
     weights = prunable_weights(large, keep=())
     thresholds = []
