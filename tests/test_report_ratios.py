@@ -234,6 +234,16 @@ def test_networks_measured_before_recovery_do_not_stand_beside_recovered_ones(wh
     assert SMALL not in sweep.lines(Phase.BEFORE)
 
 
+def test_cuts_that_were_not_measured_before_recovery_have_no_such_tables(tmp_path):
+    record = ratio_record(ratios=RATIOS.model_copy(update={"before_recovery": False}))
+    for cell in record["cells"]:
+        cell["before_recovery"] = {} if cell["kind"] in ("sparse", "pruned") else None
+    page = Page(write_sweep_page(record, tmp_path / "page.html", command=COMMAND))
+    assert "AJI after recovery" in page.text
+    assert "before recovery, by" not in page.text
+    assert "No network was measured between its cut and its recovery." in page.text
+
+
 def test_whole_filters_stand_at_their_parameters(whole):
     sweep = read_ratios(whole)
     assert sweep.ratios(FILTERS) == [2.0, 10.0]

@@ -225,23 +225,29 @@ def test_every_row_asked_for_is_a_cell_of_its_own():
     assert set(cells) == {
         "seed-0/dense", "seed-1/dense", "seed-0/layer-x1", "seed-0/taylor-50", "seed-0/small-x8",
         "seed-0/layer-x2", "seed-0/network-x2", "seed-0/random-x2",
-        "seed-1/layer-x2", "seed-1/network-x2", "seed-1/random-x2",
+        "seed-1/layer-x2", "seed-1/network-x2",
         "seed-0/layer-x8", "seed-0/network-x8",
     }  # fmt: skip
     small = cells["seed-0/small-x8"].recipe
     assert small.training.epochs == 3
     assert count_params(small.network.build()) < count_params(recipe().network.build()) / 6
-    assert cells["seed-1/random-x2"].recipe.sparsity.seed == 1
+    assert cells["seed-1/layer-x2"].recipe.sparsity.seed == 1
 
 
-def test_a_sweep_over_ratios_runs_every_cell(tmp_path):
-    ratios = RatioSweepRecipe(compressions=(1, 8), small_compressions=(8,), structured_keep_ratios=(0.5,))
+@pytest.mark.parametrize("measured_before", [True, False])
+def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before):
+    ratios = RatioSweepRecipe(
+        compressions=(1, 8), before_recovery=measured_before, small_compressions=(8,), structured_keep_ratios=(0.5,)
+    )
     asked = recipe("pruning.round_to=1", "pruning.min_channels=1", "pruning.recovery.epochs=1")
     record = sweep(asked.model_copy(update={"ratios": ratios}), tmp_path / "sweep", Session(["sweep"]))
     cells = {cell["name"]: cell for cell in record["cells"]}
     assert {cell["status"] for cell in cells.values()} == {"done"}
     assert cells["seed-0/layer-x8"]["sparsity"]["masks"]["compression"] == pytest.approx(8, rel=0.05)
     assert len(cells["seed-0/network-x8"]["evaluations"]["test"]["aji"]) == 2
+    before = cells["seed-0/network-x8"]["before_recovery"]
+    assert set(before) == ({"test"} if measured_before else set())
+    assert before.get("test") != cells["seed-0/network-x8"]["evaluations"]["test"]
     assert (tmp_path / "sweep" / "report.html").is_file()
 
 

@@ -1,7 +1,5 @@
 """The cells of a sweep over compression ratios: scopes x ratios x seeds, and the rows beside them."""
 
-from collections.abc import Iterator
-
 from secateur.cells import Cell, Kind, cut_cell, dense_cell
 from secateur.nets.thinner import thinner
 from secateur.recipes.ratios import RatioSweepRecipe
@@ -16,22 +14,16 @@ def plan_ratio_cells(recipe: Recipe, ratios: RatioSweepRecipe) -> tuple[Cell, ..
     for parent in dense:
         for compression in ratios.compressions:
             if parent is dense[0] or compression in repeated:
-                cells += _compared(parent, ratios, compression)
+                cells += _scopes(parent, ratios, compression)
+    cells += [_sparse(dense[0], "layer", compression, score="random") for compression in ratios.random_compressions]
     cells += [cut_cell(dense[0], recipe.pruning.criterion, keep) for keep in ratios.structured_keep_ratios]
-    return tuple(sorted(cells, key=lambda cell: cell.kind is Kind.SMALL))
+    cells += [_small(dense[0], compression) for compression in ratios.small_compressions]
+    return tuple(cells)
 
 
-def _compared(dense: Cell, ratios: RatioSweepRecipe, compression: float) -> Iterator[Cell]:
-    """The rows at one ratio of one dense network."""
-    if compression == 1:  # no weight leaves, whatever the scope
-        yield _sparse(dense, "layer", compression)
-        return
-    for scope in ratios.scopes:
-        yield _sparse(dense, scope, compression)
-    if compression in ratios.random_compressions:
-        yield _sparse(dense, "layer", compression, score="random")
-    if compression in ratios.small_compressions:
-        yield _small(dense, compression)
+def _scopes(dense: Cell, ratios: RatioSweepRecipe, compression: float) -> list[Cell]:
+    scopes = ("layer",) if compression == 1 else ratios.scopes  # at 1 no weight leaves, whatever the scope
+    return [_sparse(dense, scope, compression) for scope in scopes]
 
 
 def _sparse(dense: Cell, scope: str, compression: float, *, score: str = "magnitude") -> Cell:

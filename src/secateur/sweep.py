@@ -195,12 +195,13 @@ def _make(job: _Sweep, cell: Cell) -> Record:
     if cut_from_dense:
         key = f"val_{task.score}_before"
         rounds = {key: read_record(path / "prune.json")["rounds"][-1][key]}
-        cut = {
-            label: _compact(
-                _evaluate(job, run, cell, source, before_recovery=True) if cell.recovered else records[label], task
-            )
-            for label, source in sets.items()
-        }
+        if not cell.recovered:
+            before = records
+        elif job.recipe.ratios is None or job.recipe.ratios.before_recovery:
+            before = {label: _evaluate(job, run, cell, source, before_recovery=True) for label, source in sets.items()}
+        else:
+            before = {}
+        cut = {label: _compact(record, task) for label, record in before.items()}
     model, side = load(path), cell.recipe.data.size
     return {
         "status": "done",

@@ -22,11 +22,15 @@ class RatioSweepRecipe(BaseModel):
             training alone is worth.
         seeds: one dense training each. All compressions are made from the first.
         repeated_compressions: those that are made from the other dense networks too; None means all.
-        random_compressions: those at which random masks with the same number of weights per layer stand beside.
-        small_compressions: those beside which a dense network with as many parameters as are left, thinner in every
-            layer, is trained from fresh weights for as many epochs as dense training and recovery took together.
+        random_compressions: those at which random masks with the same number of weights per layer stand beside, for
+            the first seed.
+        small_compressions: those beside which, for the first seed, a dense network with as many parameters as are left,
+            thinner in every layer, is trained from fresh weights for as many epochs as dense training and recovery
+            took together.
         structured_keep_ratios: shares of the MACs to which the same dense network is cut by whole filters, as the
             recipe's ``pruning`` says: what makes it fast.
+        before_recovery: whether to measure every cut before its recovery too, which takes as long as measuring it
+            after.
         elsewhere: further data whose test split, which nothing is trained or chosen on, is evaluated.
     """
 
@@ -39,6 +43,7 @@ class RatioSweepRecipe(BaseModel):
     random_compressions: tuple[Compression, ...] = ()
     small_compressions: tuple[Compression, ...] = ()
     structured_keep_ratios: tuple[Share, ...] = ()
+    before_recovery: bool = True
     elsewhere: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -111,11 +111,19 @@ class RatioSweep:
         """The cells of a place that are, or are to be, measured in ``phase``, one per seed."""
         found: dict[int, Record] = {}
         for cell in self.places.get(place, ()):
-            if _belongs(cell, phase):
+            if self._belongs(cell, phase):
                 known = found.get(cell["seed"])
                 if known is None or (known["status"] != "done" and cell["status"] == "done"):
                     found[cell["seed"]] = cell
         return tuple(found[seed] for seed in sorted(found))
+
+    def _belongs(self, cell: Record, phase: Phase) -> bool:
+        if cell["kind"] == "dense":
+            return True
+        if phase is Phase.AFTER:
+            return bool(cell["kind"] == "small" or cell["recovered"])
+        asked = self.record["recipe"]["ratios"]["before_recovery"] or not cell["recovered"]
+        return bool(cell["kind"] in ("sparse", "pruned") and asked)
 
     def position(self, place: Place) -> float:
         """Where a place stands among the ratios: whole filters by the parameters that they left."""
@@ -189,14 +197,6 @@ def _places(cell: Record, scopes: Sequence[Line]) -> list[Place]:
     if variant["score"] == "random":
         return [(RANDOM, ratio)]
     return [(line, ratio) for line in scopes if ratio == 1 or line.key == variant["scope"]]
-
-
-def _belongs(cell: Record, phase: Phase) -> bool:
-    if cell["kind"] == "dense":
-        return True
-    if phase is Phase.AFTER:
-        return bool(cell["kind"] == "small" or cell["recovered"])
-    return bool(cell["kind"] in ("sparse", "pruned"))
 
 
 def _evaluation(cell: Record, label: str, phase: Phase) -> Record | None:

@@ -124,11 +124,15 @@ def not_run(record: Record) -> list[str]:
 
 
 def _protocol_gaps(recipe: Record) -> list[str]:
-    sparsity, found = recipe["sparsity"], []
-    if not recipe["ratios"]["structured_keep_ratios"]:
+    sparsity, ratios, found = recipe["sparsity"], recipe["ratios"], []
+    if len(ratios["seeds"]) > 1 and (ratios["random_compressions"] or ratios["small_compressions"]):
+        found.append(f"Random masks and small dense networks stand beside seed {ratios['seeds'][0]} alone.")
+    if not ratios["structured_keep_ratios"]:
         found.append("No network was cut by whole filters.")
     if sparsity["recovery"] is None:
         found.append("No network was trained after its cut.")
+    elif not ratios["before_recovery"]:
+        found.append("No network was measured between its cut and its recovery.")
     if sparsity["rounds"] == 1:
         found.append("Masks are set once: pruning in rounds is not in this sweep.")
     if sparsity["rewind_epoch"] is None:
