@@ -29,9 +29,10 @@ def test_every_command_it_names_exists():
 
 def test_its_tables_are_those_of_the_records(monkeypatch):
     monkeypatch.syspath_prepend(_README.parent / "benchmarks")
-    engine, polyp_study, readme = (import_module(name) for name in ("engine", "polyp_study", "readme"))
-    text, study = _README.read_text(encoding="utf-8"), read_record(polyp_study.RECORD)
-    tables = {"polyp study": readme_table(study), "engine": engine.readme_table(read_record(engine.RECORD))}
-    for name, table in tables.items():
-        assert readme.with_table(text, name, f"{name.replace(' ', '_')}.py", table) == text
-    assert (polyp_study.RECORD.parent / "tables.md").read_text(encoding="utf-8") == sweep_markdown(study)
+    engine, study, readme = (import_module(name) for name in ("engine", "study", "readme"))
+    text = _README.read_text(encoding="utf-8")
+    assert readme.with_table(text, "engine", "engine.py", engine.readme_table(read_record(engine.RECORD))) == text
+    for path in map(study.record_path, study.STUDIES):
+        record = read_record(path)
+        assert readme.with_table(text, path.parent.name, "study.py", readme_table(record)) == text
+        assert (path.parent / "tables.md").read_text(encoding="utf-8") == sweep_markdown(record)

@@ -44,7 +44,7 @@ from secateur.report.ratio_wording import (
     ratio_findings,
     scope_finding,
 )
-from secateur.report.sweep import sweep_markdown, write_sweep_page
+from secateur.report.sweep import readme_table, sweep_markdown, write_sweep_page
 from secateur.report.sweep_cells import Phase
 from test_report_page import CHROMIUM, Page, browse, colours, luminance
 
@@ -149,6 +149,18 @@ def test_a_missing_ratio_is_not_tested_and_said_so():
     assert ratios_of(limit) == (4, 4, None)
     line = next(line for line in sweep_markdown(record).splitlines() if line.startswith("| AJI | "))
     assert f"<br>not tested: 2{TIMES}" in line.split(" | ")[1]
+    header, _, *rows = readme_table(record).splitlines()[2:]
+    shown = dict(
+        zip(header.split(" | "), next(row for row in rows if row.startswith("| AJI ")).split(" | "), strict=True)
+    )
+    assert shown["dense"] == "0.600"
+    assert shown["layer-wise"] == f"4{TIMES} (loss 0.0 %); not tested: 2{TIMES}"
+    assert shown["the paper, layer-wise |"] == f"5{TIMES} |"
+
+
+def test_baselines_stand_in_the_compact_table_with_what_they_lose(whole):
+    (line,) = [line for line in readme_table(whole).splitlines() if line.startswith("| AJI | 0.5")]
+    assert f"| none tested (2{TIMES}: loss +6.6 %) | none tested (5{TIMES}: loss +7.3 %) |" in line
 
 
 def difference(low, high, quantity=AJI):

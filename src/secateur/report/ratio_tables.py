@@ -27,6 +27,7 @@ from secateur.report.ratio_results import (
 )
 from secateur.report.ratio_wording import PAIRS, differences, limit_text
 from secateur.report.sweep_cells import Phase
+from secateur.report.tables import as_markdown
 
 _TONES = {"better": "pass", "worse": "fail", "no difference shown": "muted"}
 
@@ -40,14 +41,30 @@ def limits_table(sweep: RatioSweep, label: str) -> Table:
         cells: list[Cell] = []
         for line in SCOPES:
             found = losses(sweep, line, label, sweep.main_phase, quantity)
-            tested = [loss.ratio for loss in found]
-            absent = [ratio for ratio in sweep.ratios(line) if ratio not in tested]
+            absent = _untested(sweep, line, found)
             for kind, limit in (("relative", relative_limit(found)), ("absolute", absolute_limit(found))):
                 known = sweep.ratios(line) and (kind == "relative" or quantity in SHARES)
                 cells.append(_limit_cell(limit, quantity, absent, relative=kind == "relative") if known else NO_CELL)
         paper = rounding.ratio(PUBLISHED[quantity]) if quantity in PUBLISHED else ""
         rows.append(((Part(quantity.title, "strong"),), *cells, plain(paper) if paper else NO_CELL))
     return Table("Largest ratio with a loss under 2 %", header, tuple(rows))
+
+
+def compact_table(sweep: RatioSweep, label: str) -> str:
+    """For every output the dense mean and the largest ratio of each line with a loss under 2 %, as Markdown."""
+    phase = sweep.main_phase
+    lines = [line for line in sweep.lines(phase) if line not in (DENSE, FILTERS)]
+    header = ["loss under 2 % of", "dense", *(line.label for line in lines), "the paper, layer-wise"]
+    rows = []
+    for quantity in OUTPUTS:
+        dense = sweep.pooled((DENSE, 1.0), label, phase, quantity)
+        row = [quantity.name, quantity.text(dense.mean) if dense else ""]
+        for line in lines:
+            found = losses(sweep, line, label, phase, quantity)
+            absent = _untested(sweep, line, found)
+            row.append("; ".join((_limit_text(relative_limit(found), quantity), *absent) if found else absent))
+        rows.append([*row, rounding.ratio(PUBLISHED[quantity]) if quantity in PUBLISHED else ""])
+    return as_markdown(header, rows)
 
 
 def result_tables(sweep: RatioSweep, label: str, phase: Phase) -> list[Table]:
@@ -161,7 +178,13 @@ def cell_labels(sweep: RatioSweep) -> dict[str, str]:
     }
 
 
-def _limit_cell(limit: Limit, quantity: Quantity, absent: Sequence[float], *, relative: bool) -> Cell:
+def _limit_text(limit: Limit, quantity: Quantity) -> str:
+    loss = limit.plain or limit.broken
+    at = "" if limit.plain or loss is None else f"{rounding.ratio(loss.ratio)}: "
+    return f"{limit_text(limit)} ({at}{_loss_text(loss, quantity, relative=True)})" if loss else limit_text(limit)
+
+
+def _limit_cell(limit: Limit, quantity: Quantity, absent: Sequence[str], *, relative: bool) -> Cell:
     parts = [Part(limit_text(limit), "strong")]
     if limit.plain:
         parts.append(Part(f"{_loss_text(limit.plain, quantity, relative=relative)}, {seeds_text(limit.plain.seeds)}"))
@@ -170,9 +193,14 @@ def _limit_cell(limit: Limit, quantity: Quantity, absent: Sequence[float], *, re
         parts.append(
             Part(f"{rounding.ratio(broken.ratio)}: {_loss_text(broken, quantity, relative=relative)}", "muted")
         )
-    if absent:
-        parts.append(Part(f"not tested: {', '.join(rounding.ratio(ratio) for ratio in absent)}", "muted"))
-    return tuple(parts)
+    return (*parts, *(Part(text, "muted") for text in absent))
+
+
+def _untested(sweep: RatioSweep, line: Line, found: Sequence[Loss]) -> list[str]:
+    """In words, the ratios of a line for which no cell is done; none if all are."""
+    tested = {loss.ratio for loss in found}
+    absent = [rounding.ratio(ratio) for ratio in sweep.ratios(line) if ratio not in tested]
+    return [f"not tested: {', '.join(absent)}"] if absent else []
 
 
 def _loss_text(loss: Loss, quantity: Quantity, *, relative: bool) -> str:

@@ -13,6 +13,7 @@ from secateur.report.ratio_figures import density_map, disk_curves, macs_curves,
 from secateur.report.ratio_results import OUTPUTS, SCOPES, RatioSweep, read_ratios
 from secateur.report.ratio_tables import (
     cell_labels,
+    compact_table,
     comparison_tables,
     filters_table,
     limits_table,
@@ -80,6 +81,16 @@ def markdown(record: Record) -> str:
     ]
     gaps = "".join(f"- {sentence}\n" for sentence in not_run(record))
     return "\n".join([*parts, "## Size, speed, time\n", tables_markdown(others), "## What was not run\n", gaps])
+
+
+def compact(record: Record) -> str:
+    """For every set, how far each output can be compressed, as Markdown.
+
+    Raises:
+        RecordError: the record contradicts itself.
+    """
+    sweep = read_ratios(record)
+    return "\n".join(f"{set_name(record, label)}:\n\n{compact_table(sweep, label)}" for label in record["sets"])
 
 
 def _contents(sweep: RatioSweep) -> dict[str, Any]:  # the template's variables

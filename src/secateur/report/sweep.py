@@ -82,15 +82,17 @@ def sweep_markdown(record: Record) -> str:
 
 
 def readme_table(record: Record) -> str:
-    """The leading criterion at every budget beside dense, random, uniform, L2 and from scratch, as Markdown.
+    """What a sweep found in one table, as Markdown.
 
-    Dice after recovery on every set with its 95 % interval; speed-up on OpenVINO in float32 where it was
-    measured. What failed or was not run is said in its cell.
+    Over budgets: the leading criterion at every budget beside dense, random, uniform, L2 and from scratch: Dice after
+    recovery on every set with its 95 % interval, and the speed-up on OpenVINO in float32 where it was measured. Over
+    ratios: for every output the largest whose loss stays under 2 %, of each scope and baseline, beside the paper's.
+    What failed or was not run is said in its cell.
 
     Raises:
         RecordError: the record is of another kind, or contradicts itself.
     """
-    return compact_table(read_sweep(record))
+    return ratios.compact(record) if ratios.is_ratio_sweep(record) else compact_table(read_sweep(record))
 
 
 def _page(record: Record, command: Sequence[str]) -> str:

@@ -1,0 +1,32 @@
+"""A study: its record and tables, and its table in the README, from the folder of its sweep.
+
+SECATEUR_DATA=... secateur sweep polyp-study --out runs/study    # hours; may be stopped, go on with --resume
+python benchmarks/study.py polyp_study runs/study                # seconds
+"""
+
+import sys
+from pathlib import Path
+
+from readme import put_table
+
+from secateur.records import read_record, write_record
+from secateur.report.sweep import readme_table, sweep_markdown
+
+STUDIES = ("polyp_study",)
+
+
+def record_path(study: str) -> Path:
+    return Path(__file__).parent / "records" / study / "sweep.json"
+
+
+def main(study: str, folder: str) -> None:
+    if study not in STUDIES:
+        raise SystemExit(f"{study!r} is not a study; give one of {', '.join(STUDIES)}.")
+    record = read_record(Path(folder) / "sweep.json")
+    write_record(record_path(study), record)
+    (record_path(study).parent / "tables.md").write_text(sweep_markdown(record), encoding="utf-8")
+    put_table(study, "study.py", readme_table(record))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
