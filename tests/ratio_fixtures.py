@@ -185,8 +185,11 @@ Levels = Mapping[tuple[str, float], float]  # of a line's key and a ratio
 
 
 def drawn_record(levels: Levels, *, key: str = "aji", seeds: Sequence[int] = (0,), cases: int = 4) -> Record:
-    """A sweep of both scopes in which ``key`` has these means, the same in every case; all else is 0.5."""
-    ratios = sorted({ratio for _, ratio in levels})
+    """A sweep of both scopes in which ``key`` has these means, the same in every case; all else is 0.5.
+
+    A network of which nothing is removed is part of it where ``levels`` has ``("layer", 1)``.
+    """
+    ratios = sorted({ratio for line, ratio in levels if line != "dense"})
 
     def curve(cell: Record, each: str) -> float:
         variant = cell["variant"] or {}

@@ -91,6 +91,25 @@ def test_each_branch_has_its_own_paired_interval(page, runs):
         assert f"{name} {before:.{digits}f} to {after:.{digits}f} ({signed}, 95 % interval" in page.text
 
 
+def test_a_branch_that_collapsed_is_not_passed_over(tmp_path):
+    def broken(metrics, cases, key, values, mean):
+        metrics[key] |= {"mean": mean, "n": sum(value is not None for value in values), "undefined": values.count(None)}
+        for case, value in zip(cases, values, strict=True):
+            case[key] = value
+
+    dense, cut, *_ = make_nuclei_runs(tmp_path)
+    record = evaluation_of(cut)
+    gone = [None] * len(record["cases"])
+    broken(record["metrics"], record["cases"], "semantic_dice", [0.0] * len(gone), 0.0)
+    broken(record["metrics"], record["cases"], "distance_correlation", gone, None)
+    write_record(cut / "evaluation.json", record)
+    text = Page(write_report([dense, cut], tmp_path / "page.html", command=COMMAND)).text
+    metrics = evaluation_of(dense)["metrics"]
+    dice, correlation = (metrics[key]["mean"] for key in ("semantic_dice", "distance_correlation"))
+    assert f"emantic Dice {dice:.3f} to 0.000 (\N{MINUS SIGN}" in text
+    assert f"distance correlation {correlation:.3f} to n/a, undefined in 0 and {len(gone)} cases" in text
+
+
 def test_what_was_cut_is_said_in_words(page, runs):
     prune = read_record(runs[1] / "prune.json")
     masks = prune["masks"]

@@ -22,20 +22,23 @@ from ratio_fixtures import (
 from secateur.errors import RecordError
 from secateur.metrics.aggregate import summarize_difference
 from secateur.report.intervals import Interval
+from secateur.report.pooling import Difference, Phase
 from secateur.report.quantities import AJI, CORRELATION, MSE, SEMANTIC_DICE
 from secateur.report.ratio_figures import density_map, metric_curves
 from secateur.report.ratio_limits import Loss, absolute_limit, losses, relative_limit
 from secateur.report.ratio_results import (
+    CONTROL,
     DENSE,
     FILTERS,
     LAYER,
+    LINES,
     NETWORK,
     OUTPUTS,
     RANDOM,
     SMALL,
-    Difference,
     read_ratios,
 )
+from secateur.report.ratio_tables import cell_labels
 from secateur.report.ratio_wording import (
     against_finding,
     comparisons_made,
@@ -45,7 +48,6 @@ from secateur.report.ratio_wording import (
     scope_finding,
 )
 from secateur.report.sweep import readme_table, sweep_markdown, write_sweep_page
-from secateur.report.sweep_cells import Phase
 from test_report_page import CHROMIUM, Page, browse, colours, luminance
 
 COMMAND = ("secateur", "report", "runs/a sweep")
@@ -69,7 +71,11 @@ def page(whole, tmp_path_factory):
 
 def curve(*relative):
     """Losses at the ratios 1, 2, 4, ... with these shares of a dense mean of 0.5."""
-    return [Loss(2.0**n, 0.5 * loss, loss, seeds=1, undefined=0) for n, loss in enumerate(relative)]
+    return [loss_at(2.0**n, 0.5 * loss) for n, loss in enumerate(relative)]
+
+
+def loss_at(ratio, absolute, *, reference=0.5, undefined=0):
+    return Loss(ratio, absolute, None, reference, seeds=1, undefined=undefined)
 
 
 def ratios_of(limit):
@@ -82,10 +88,9 @@ def ratios_of(limit):
         (curve(-0.01, 0.0, 0.01, 0.03, 0.5), (4, 4, 8), f"4{TIMES}"),
         (curve(0.0, 0.03, 0.01, 0.05), (1, 4, 2), f"1{TIMES}, and again 4{TIMES}"),  # not monotone
         (curve(0.03, 0.01, 0.05), (None, 2, 1), f"2{TIMES}, but smaller ones do not"),
-        (curve(0.03, 0.04), (None, None, 1), "none tested"),
+        (curve(0.03, 0.04), (None, None, 1), "none of those tested"),
         (curve(0.0, 0.01), (2, 2, None), f"2{TIMES}"),
         (curve(0.0, 0.02), (1, 1, 2), f"1{TIMES}"),  # exactly 2 % is not under 2 %
-        ([], (None, None, None), "none tested"),
     ],
 )
 def test_the_limit_is_the_largest_ratio_under_which_nothing_breaks(found, limit, words):
@@ -100,9 +105,27 @@ def test_absolute_and_relative_limits_differ():
 
 
 def test_cases_that_became_undefined_break_the_limit():
-    gone = Loss(4, 0.001, 0.002, seeds=1, undefined=1)
+    gone = loss_at(4, 0.001, undefined=1)
     assert ratios_of(relative_limit([*curve(0.0, 0.0), gone])) == (2, 2, 4)
-    assert ratios_of(relative_limit([Loss(1, 0.0, None, seeds=1, undefined=0)])) == (None, None, 1)
+    assert ratios_of(relative_limit([loss_at(1, 0.0, reference=0.0)])) == (None, None, 1)
+
+
+@pytest.mark.parametrize(("control", "reference", "limit"), [(0.52, CONTROL, 10), (None, DENSE, 20)])
+def test_what_further_training_gains_does_not_hide_what_a_cut_costs(control, reference, limit):
+    levels = {("dense", 1): 0.5, ("layer", 10): 0.515, ("layer", 20): 0.5002, ("layer", 32): 0.4}
+    sweep = read_ratios(drawn_record(levels if control is None else {**levels, ("layer", 1): control}))
+    assert sweep.reference(Phase.AFTER) == (reference, 1.0)
+    assert ratios_of(relative_limit(losses(sweep, LAYER, "test", Phase.AFTER, AJI)))[0] == limit
+
+
+def test_a_loss_has_the_paired_interval_over_cases():
+    record = drawn_record({("dense", 1): 0.6, ("layer", 4): 0.6})
+    set_values(record, "seed-0/dense", "aji", [0.4, 0.6, 0.8, 0.6])
+    set_values(record, "seed-0/layer-x4", "aji", [0.3, 0.6, 0.7, 0.6])
+    (found,) = losses(read_ratios(record), LAYER, "test", Phase.AFTER, AJI)
+    expected = summarize_difference([0.3, 0.6, 0.7, 0.6], [0.4, 0.6, 0.8, 0.6])
+    assert (found.interval.mean, found.interval.low, found.interval.high) == (found.absolute, *expected.ci95)
+    assert found.interval.low >= 0 < found.interval.high
 
 
 def test_a_loss_is_the_mean_over_seeds_and_cases_against_the_same_seeds():
@@ -123,7 +146,7 @@ def test_a_rise_of_the_error_is_a_loss():
     found = losses(read_ratios(record), LAYER, "test", Phase.AFTER, MSE)
     by_ratio = {loss.ratio: loss.relative for loss in found}
     assert (by_ratio[2], by_ratio[4]) == (pytest.approx(0.01), pytest.approx(0.2))
-    assert ratios_of(relative_limit(found[1:])) == (2, 2, 4)
+    assert ratios_of(relative_limit(found)) == (2, 2, 4)
 
 
 def test_an_undefined_case_is_left_out_and_counted():
@@ -138,33 +161,40 @@ def test_an_undefined_case_is_left_out_and_counted():
     found = losses(read_ratios(record), LAYER, "test", Phase.AFTER, CORRELATION)
     assert [loss.undefined for loss in found if loss.ratio == 4] == [4]
     assert "undefined for 4 cases" in sweep_markdown(record)
+    set_values(record, "seed-0/dense", "distance_correlation", [None] * 4)
+    set_values(record, "seed-0/layer-x1", "distance_correlation", [None] * 4)
+    assert losses(read_ratios(record), LAYER, "test", Phase.AFTER, CORRELATION) == []
+    assert "nan" not in sweep_markdown(record)
 
 
-def test_a_missing_ratio_is_not_tested_and_said_so():
+def test_a_missing_ratio_is_said_so():
     levels = {("dense", 1): 0.6, **{("layer", ratio): level for ratio, level in ((1, 0.6), (2, 0.1), (4, 0.6))}}
     record = drawn_record(levels)
-    assert limit_text(relative_limit(losses(read_ratios(record), LAYER, "test", Phase.AFTER, AJI))).endswith("4\xd7")
+    assert ratios_of(relative_limit(losses(read_ratios(record), LAYER, "test", Phase.AFTER, AJI))) == (None, 4, 2)
     replace_cell(record, unfinished_cell(cell_named(record, "seed-0/layer-x2")))
     limit = relative_limit(losses(read_ratios(record), LAYER, "test", Phase.AFTER, AJI))
     assert ratios_of(limit) == (4, 4, None)
     line = next(line for line in sweep_markdown(record).splitlines() if line.startswith("| AJI | "))
-    assert f"<br>not tested: 2{TIMES}" in line.split(" | ")[1]
+    assert line.split(" | ")[1].endswith(f"<br>not run: 2{TIMES}")
+    replace_cell(record, unfinished_cell(cell_named(record, "seed-0/layer-x2"), error="died"))
     header, _, *rows = readme_table(record).splitlines()[2:]
-    shown = dict(
-        zip(header.split(" | "), next(row for row in rows if row.startswith("| AJI ")).split(" | "), strict=True)
-    )
-    assert shown["dense"] == "0.600"
-    assert shown["layer-wise"] == f"4{TIMES} (loss 0.0 %); not tested: 2{TIMES}"
-    assert shown["the paper, layer-wise |"] == f"5{TIMES} |"
+    (row,) = [row for row in rows if row.startswith("| AJI ")]
+    shown = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert shown["dense"] == shown["nothing removed, trained on"] == "0.600"
+    layer = shown[f"layer-wise<br>2{TIMES}, 4{TIMES}"].split("<br>")
+    assert (layer[0], layer[-1]) == (f"4{TIMES}", f"failed: 2{TIMES}")
+    assert row.endswith(f" | 5{TIMES} |")
 
 
 def test_baselines_stand_in_the_compact_table_with_what_they_lose(whole):
     (line,) = [line for line in readme_table(whole).splitlines() if line.startswith("| AJI | 0.5")]
-    assert f"| none tested (2{TIMES}: loss +6.6 %) | none tested (5{TIMES}: loss +7.3 %) |" in line
+    random, small = line.split(" | ")[5:7]
+    for cell, ratio in ((random, 2), (small, 5)):
+        assert re.fullmatch(rf"none of those tested<br>{ratio}{TIMES}: loss \+\d\.\d % \[.*\], 1\Wseed", cell)
 
 
-def difference(low, high, quantity=AJI):
-    return Difference(quantity, Interval((low + high) / 2, low, high, 14), {0: 0.0}, 0)
+def difference(low, high, quantity=AJI, seeds=(0.0,)):
+    return Difference(quantity, Interval((low + high) / 2, low, high, 14), dict(enumerate(seeds)))
 
 
 WIN, LOSS, NEITHER = (0.01, 0.02), (-0.02, -0.01), (-0.01, 0.01)  # network minus layer
@@ -173,7 +203,7 @@ WIN, LOSS, NEITHER = (0.01, 0.02), (-0.02, -0.01), (-0.01, 0.01)  # network minu
 @pytest.mark.parametrize(
     ("intervals", "says"),
     [
-        ({2: LOSS, 16: NEITHER, 64: WIN}, "This agrees with what the paper says"),
+        ({2: LOSS, 16: NEITHER, 64: WIN}, "This is the direction of what the paper says"),
         ({2: WIN, 64: LOSS}, "This is the reverse of what the paper says"),
         ({2: LOSS, 4: WIN, 8: LOSS}, "No single ratio parts them"),
         ({2: NEITHER, 64: NEITHER}, "What the paper says, that layer-wise wins at small ratios"),
@@ -185,7 +215,7 @@ def test_the_claim_about_scopes_is_confirmed_by_intervals_alone(intervals, says)
     text = scope_finding(AJI, {ratio: difference(*ends) for ratio, ends in intervals.items()}).text
     assert says in text
     if says[:4] != "This":
-        assert "agrees" not in text
+        assert "direction" not in text
     for words, ends in (("network-wide is better at", WIN), ("layer-wise is better at", LOSS)):
         won = [ratio for ratio, each in intervals.items() if each == ends]
         assert (words in text.lower()) == bool(won)
@@ -207,12 +237,22 @@ def test_a_verdict_says_what_the_interval_says(ends, quantity, verdict):
     assert difference(*ends, quantity).verdict == verdict
 
 
+def test_one_training_does_not_outvote_the_others():
+    assert difference(*WIN, seeds=(-0.010, 0.059, -0.005)).verdict == "seeds disagree"
+    assert difference(*WIN, seeds=(0.010, 0.030, 0.005)).verdict == "better"
+    assert difference(*NEITHER, seeds=(-0.010, 0.010)).verdict == "no difference shown"
+    found = scope_finding(AJI, {2: difference(*LOSS), 16: difference(*WIN, seeds=(-0.010, 0.059, -0.005))})
+    assert f"seeds disagree at 16{TIMES} (3)" in found.text
+
+
 def test_against_chance_only_what_is_always_better_is_good():
-    always = against_finding((LAYER, RANDOM), {2: difference(*WIN), 5: difference(*WIN)})
-    assert (always.good, always.text) == (True, f"Layer-wise is better at 2{TIMES} and 5{TIMES}.")
-    mixed = against_finding((LAYER, RANDOM), {2: difference(*WIN), 5: difference(*NEITHER)})
+    surely = difference(*WIN, seeds=(0.01, 0.02))
+    always = against_finding((LAYER, RANDOM), {2: surely, 5: surely})
+    assert (always.good, always.text) == (True, f"Layer-wise is better at 2{TIMES} (2) and 5{TIMES} (2).")
+    assert against_finding((LAYER, RANDOM), {2: surely, 5: difference(*WIN)}).good is None  # one training
+    mixed = against_finding((LAYER, RANDOM), {2: surely, 5: difference(*NEITHER, seeds=(0.0, 0.0))})
     assert mixed.good is None
-    assert f"no difference is shown at 5{TIMES}" in mixed.text
+    assert f"no difference is shown at 5{TIMES} (2)" in mixed.text
     assert against_finding((LAYER, RANDOM), {}) is None
 
 
@@ -230,11 +270,11 @@ def test_scopes_are_paired_by_case_over_common_seeds(record):
     assert found.interval.mean == pytest.approx(np.mean(list(found.by_seed.values())))
 
 
-def test_ratio_one_stands_for_both_scopes(whole):
+def test_ratio_one_is_a_line_of_its_own(whole):
     sweep = read_ratios(whole)
-    assert sweep.places[LAYER, 1.0] == sweep.places[NETWORK, 1.0]
-    assert len(sweep.places[LAYER, 1.0]) == 3
-    assert 1.0 not in sweep.ratios(RANDOM)
+    assert len(sweep.places[CONTROL, 1.0]) == 3
+    assert all(1.0 not in sweep.ratios(line) for line in (LAYER, NETWORK, RANDOM))
+    assert cell_labels(sweep)["seed-0/layer-x1"] == "nothing removed, trained on, seed 0"
 
 
 def test_networks_measured_before_recovery_do_not_stand_beside_recovered_ones(whole):
@@ -268,13 +308,13 @@ def test_curves_show_means_intervals_seeds_and_the_dense_band(whole):
     sweep = read_ratios(whole)
     figure = metric_curves(sweep, "test", Phase.AFTER, SEMANTIC_DICE)
     lines = {trace["name"]: trace for trace in figure["data"] if trace.get("showlegend", True)}
-    assert set(lines) == {"layer-wise", "network-wide", "random masks", "small dense network", "whole filters"}
-    assert lines["layer-wise"]["x"] == pytest.approx(RATIOS.compressions, rel=0.1)
+    assert set(lines) == {line.label for line in LINES if line != DENSE}
+    assert lines["layer-wise"]["x"] == pytest.approx(RATIOS.compressions[1:], rel=0.1)
     found = sweep.pooled((LAYER, 16.0), "test", Phase.AFTER, SEMANTIC_DICE)
-    assert lines["layer-wise"]["y"][3] == found.mean
-    assert found.mean - lines["layer-wise"]["error_y"]["arrayminus"][3] == pytest.approx(found.interval.low)
+    assert lines["layer-wise"]["y"][2] == found.mean
+    assert found.mean - lines["layer-wise"]["error_y"]["arrayminus"][2] == pytest.approx(found.interval.low)
     (seeds,) = [t for t in figure["data"] if t["name"] == "layer-wise" and not t.get("showlegend", True)]
-    assert len(seeds["y"]) == 3 * len(RATIOS.repeated_compressions)
+    assert len(seeds["y"]) == 3 * (len(RATIOS.repeated_compressions) - 1)
     dense = sweep.pooled((DENSE, 1.0), "test", Phase.AFTER, SEMANTIC_DICE).interval
     assert [figure["layout"]["shapes"][0][end] for end in ("y0", "y1")] == [dense.low, dense.high]
     low, high = figure["layout"]["xaxis"]["range"]
@@ -317,8 +357,9 @@ def test_every_colour_of_a_line_is_readable_in_both_themes(page):
 
 def test_the_page_says_what_was_found_and_what_was_not_run(page, whole):
     for part in (
-        "Largest ratio with a loss under 2 % of dense: layer-wise 20\xd7",
-        "The paper, layer-wise on its own data: 16\xd7.",
+        "Largest ratio with a mean loss under 2 % against “nothing removed, trained on”: layer-wise 20\xd7, 3",
+        "The paper, layer-wise, other data, metric not named: 16\xd7.",
+        "Of seed 0 alone: random masks, small dense networks and whole filters.",
         "Zeros alone do not make a CPU faster",
         f"At 2{TIMES} and 100{TIMES} there is one dense training only, seed 0.",
         f"Random masks were not drawn at 20{TIMES} and 100{TIMES}.",
@@ -332,7 +373,7 @@ def test_the_page_says_what_was_found_and_what_was_not_run(page, whole):
     made, shown = comparisons_made(read_ratios(whole))
     assert f"hold {made} comparisons, {shown} with" in page.text
     assert made == len(OUTPUTS) * (6 + 4 + 3 + 3)
-    for term in ("AJI", "Distance MSE", "Dead", "Random masks", "Small dense network", "Ratio 1", "Undefined"):
+    for term in ("AJI", "Distance MSE", "Dead", "Random masks", "Small dense network", "Nothing removed", "Undefined"):
         assert f"<dt>{term}" in page.source
 
 
@@ -384,7 +425,8 @@ def test_one_seed_and_no_recovery(tmp_path):
     assert "All of it comes from one dense training" in page.text
     assert "No network was trained after its cut." in page.text
     assert "No network was cut by whole filters." in not_run(record)
-    assert "layer-wise none tested" in ratio_findings(sweep, "test")[0].text
+    assert "layer-wise none of those tested" in ratio_findings(sweep, "test")[0].text
+    assert SMALL in sweep.lines(Phase.BEFORE)
 
 
 def test_a_single_case_has_means_and_no_intervals(tmp_path):
@@ -399,9 +441,9 @@ def test_markdown_has_every_table(whole):
     text = sweep_markdown(whole)
     for heading in (
         "## nuclei_kumar test (14 cases)\n",
-        "### Largest ratio with a loss under 2 %\n",
+        "### Largest ratio with a loss under 2 % against: nothing removed, trained on\n",
         "### AJI after recovery, by compression of the weights\n",
-        "### Cut by whole filters\n",
+        "### Cut by whole filters, after recovery\n",
         "### Network-wide minus layer-wise\n",
         "### Layer-wise minus random masks\n",
         "### What is left, and what it takes on disk\n",

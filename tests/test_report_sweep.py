@@ -15,8 +15,9 @@ from secateur.errors import RecordError
 from secateur.metrics.aggregate import summarize
 from secateur.records import read_record, write_record
 from secateur.report import rounding
+from secateur.report.pooling import Phase
 from secateur.report.sweep import readme_table, sweep_markdown, write_sweep_page
-from secateur.report.sweep_cells import DENSE, Arm, Phase, read_sweep
+from secateur.report.sweep_cells import DENSE, Arm, read_sweep
 from secateur.report.sweep_figures import dice_curves, samples_curves, speedup_curves
 from secateur.report.sweep_record import read_latencies
 from secateur.report.sweep_tables import compared_arms
@@ -73,7 +74,7 @@ def test_the_record_goes_through_a_file(whole, tmp_path):
 
 
 def test_one_seed_has_the_interval_of_its_own_evaluation(whole):
-    found = read_sweep(whole).at(OTHER, Phase.AFTER, TAYLOR, 0.5)
+    found = read_sweep(whole).at(OTHER, Phase.AFTER, TAYLOR, 0.5).dice
     recorded = cell_named(whole, "seed-0/taylor-50")["evaluations"][OTHER]["metrics"]["dice"]
     assert (found.interval.mean, [found.interval.low, found.interval.high]) == (recorded["mean"], recorded["ci95"])
 
@@ -88,7 +89,7 @@ def test_seeds_are_averaged_case_by_case_before_cases_are_drawn():
         }
     )
     sweep = read_sweep(record)
-    found = sweep.at("test", Phase.AFTER, TAYLOR, 0.1)
+    found = sweep.at("test", Phase.AFTER, TAYLOR, 0.1).dice
     assert (found.interval.low, found.interval.high) == pytest.approx((0.6, 0.6))
     assert found.by_seed == pytest.approx({0: 0.6, 1: 0.6})
     difference = sweep.difference((TAYLOR, 0.1), (DENSE, None), label="test", phase=Phase.AFTER)
@@ -119,7 +120,7 @@ def test_a_case_undefined_for_one_seed_is_left_out():
         "taylor-10": [[0.5, None, 0.3], [0.5, 0.9, 0.3]],
         "random-10": [[0.1] * 3] * 2,
     }
-    found = read_sweep(small_record(dices)).at("test", Phase.AFTER, TAYLOR, 0.1)
+    found = read_sweep(small_record(dices)).at("test", Phase.AFTER, TAYLOR, 0.1).dice
     assert (found.interval.cases, found.interval.mean) == (2, pytest.approx(0.4))
 
 
@@ -159,8 +160,8 @@ def test_one_shot_cells_are_before_recovery_alone(whole):
     sweep = read_sweep(whole)
     assert sweep.budgets(Phase.AFTER) == [0.5, 0.25, 0.1, 0.05]
     assert sweep.budgets(Phase.BEFORE) == [0.9, 0.75, 0.5, 0.25, 0.1, 0.05]
-    before = sweep.at("test", Phase.BEFORE, TAYLOR, 0.1).mean
-    assert before < sweep.at("test", Phase.AFTER, TAYLOR, 0.1).mean
+    before = sweep.at("test", Phase.BEFORE, TAYLOR, 0.1).dice.mean
+    assert before < sweep.at("test", Phase.AFTER, TAYLOR, 0.1).dice.mean
     assert all(arm.kind != "scratch" for arm in sweep.arms(Phase.BEFORE))
 
 
@@ -168,7 +169,7 @@ def test_a_cut_made_with_recovery_and_without_counts_once(record):
     again = copy.deepcopy(cell_named(record, "seed-0/taylor-50")) | {"name": "seed-0/taylor-50-cut", "recovered": False}
     before = read_sweep(record)
     record["cells"].append(again)
-    assert read_sweep(record).pooled == before.pooled
+    assert read_sweep(record).reached == before.reached
 
 
 def test_rows_go_by_criterion_with_variants_behind(whole):
@@ -182,12 +183,12 @@ def test_curves_show_means_intervals_and_single_seeds(whole):
     figure = dice_curves(sweep, "test", Phase.AFTER)
     lines = {trace["name"]: trace for trace in figure["data"] if trace.get("showlegend", True)}
     assert set(lines) == {arm.label for arm in sweep.arms(Phase.AFTER)}
-    found = sweep.at("test", Phase.AFTER, TAYLOR, 0.25)
+    found = sweep.at("test", Phase.AFTER, TAYLOR, 0.25).dice
     assert lines["taylor"]["y"][1] == found.mean
     assert found.mean - lines["taylor"]["error_y"]["arrayminus"][1] == pytest.approx(found.interval.low)
     assert lines["taylor"]["x"] == pytest.approx([49.5, 24.75, 9.9, 4.95], rel=0.12)  # shifted a little
     (seeds,) = [t for t in figure["data"] if t["name"] == "taylor" and not t.get("showlegend", True)]
-    assert seeds["y"] == list(sweep.at("test", Phase.AFTER, TAYLOR, 0.1).by_seed.values())
+    assert seeds["y"] == list(sweep.at("test", Phase.AFTER, TAYLOR, 0.1).dice.by_seed.values())
     low, high = figure["layout"]["xaxis"]["range"]
     assert all(10**low < x < 10**high for trace in figure["data"] for x in trace["x"])
 
@@ -212,7 +213,7 @@ def test_samples_are_plotted_against_what_all_frames_gave(whole):
     assert figure["data"][0]["name"].endswith("before recovery")
     assert len(figure["data"][1]["y"]) == 4 * 3
     (level,) = figure["layout"]["shapes"]
-    assert level["y0"] == sweep.at("test", Phase.BEFORE, TAYLOR, 0.1).mean
+    assert level["y0"] == sweep.at("test", Phase.BEFORE, TAYLOR, 0.1).dice.mean
     assert samples_curves(read_sweep(sweep_record(extras=False, seeds=(0,))), "test") is None
 
 
@@ -329,7 +330,7 @@ def test_the_readme_rows_are_the_leading_criterion_beside_its_baselines(whole):
     plain = ["taylor", "l2", "random", "uniform"]
     assert names == ["dense", *plain, *plain, "taylor", *scratch, *plain[1:], *plain]
     assert header.endswith("| speed-up, OpenVINO, float32, 2 threads |")
-    found = read_sweep(whole).at(OTHER, Phase.AFTER, TAYLOR, 0.5).interval
+    found = read_sweep(whole).at(OTHER, Phase.AFTER, TAYLOR, 0.5).dice.interval
     speedup = next(p["speedup"] for p in whole["bench"]["benches"][1]["pairs"] if p["pruned"] == "seed-0/taylor-50")
     assert rows[1].endswith(f"| {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] | {rounding.times(speedup)} |")
     assert "speed-up" not in readme_table(whole | {"bench": None})
@@ -339,7 +340,7 @@ def test_a_record_that_contradicts_itself_is_refused(record, tmp_path):
     set_dices(record, "seed-0/taylor-10", [0.5, 0.6])
     out = tmp_path / "page.html"
     out.write_text("old")
-    with pytest.raises(RecordError, match=r"'seed-0/taylor-10' has 2 Dice values for the 40 cases of 'test'"):
+    with pytest.raises(RecordError, match=r"'seed-0/taylor-10' has 2 values of 'dice' for the 40 cases of 'test'"):
         write_sweep_page(record, out, command=COMMAND)
     assert (out.read_text(), list(tmp_path.iterdir())) == ("old", [out])
     with pytest.raises(RecordError, match="has no cells, recipe, sets; give the sweep"):

@@ -248,10 +248,29 @@ def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before):
     before = cells["seed-0/network-x8"]["before_recovery"]
     assert set(before) == ({"test"} if measured_before else set())
     assert before.get("test") != cells["seed-0/network-x8"]["evaluations"]["test"]
+    assert {model["name"] for model in record["bench"]["benches"][0]["models"]} == {*cells} - {"seed-0/random-x8"}
     assert (tmp_path / "sweep" / "report.html").is_file()
 
 
-def test_a_sweep_over_budgets_is_for_polyps(tmp_path):
-    with pytest.raises(InputError, match="not of 'nuclei'; give the recipe ratios instead"):
-        sweep(recipe(), tmp_path / "sweep", Session(["sweep"]))
+def test_the_small_network_trains_as_long_as_rounds_or_rewinding_do():
+    asked = recipe("training.epochs=5", "sparsity.rounds=3", "sparsity.round_epochs=2", "sparsity.recovery.epochs=4")
+    for settings, recovered in (((), 2 + 2 + 4), (("sparsity.rewind_epoch=1",), 3 * (5 - 1))):
+        cells = {cell.name: cell for cell in plan_ratio_cells(asked.with_settings(parse_settings(settings)), _RATIOS)}
+        assert cells["seed-0/layer-x8"].epochs == recovered
+        assert cells["seed-0/small-x8"].epochs == 5 + recovered
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (recipe, "over budgets .* not of 'nuclei'; give the recipe ratios instead"),
+        (
+            lambda: RECIPES["polyp-demo"]().model_copy(update={"ratios": _RATIOS}),
+            "over ratios .* not of 'polyp'; leave",
+        ),
+    ],
+)
+def test_each_kind_of_sweep_is_for_its_task(tmp_path, asked, words):
+    with pytest.raises(InputError, match=words):
+        sweep(asked(), tmp_path / "sweep", Session(["sweep"]))
     assert not (tmp_path / "sweep").exists()

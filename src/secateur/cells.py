@@ -8,6 +8,7 @@ from typing import Any, final
 from secateur.recipes.recipe import Recipe
 from secateur.recipes.sweep import SweepRecipe
 from secateur.records import Record
+from secateur.train.recipe import trained_epochs
 
 
 class Kind(StrEnum):
@@ -48,10 +49,10 @@ class Cell:
     @property
     def epochs(self) -> int:
         """How long it trains."""
-        if self.kind not in (Kind.PRUNED, Kind.SPARSE):
-            return self.recipe.training.epochs
-        recovery = (self.recipe.pruning if self.kind is Kind.PRUNED else self.recipe.sparsity).recovery
-        return recovery.epochs if recovery else 0
+        training = self.recipe.training
+        if self.kind is Kind.PRUNED:
+            return trained_epochs(self.recipe.pruning.recoveries)
+        return trained_epochs(self.recipe.sparsity.recoveries(training) if self.kind is Kind.SPARSE else (training,))
 
     @property
     def recovered(self) -> bool:

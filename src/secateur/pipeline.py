@@ -67,7 +67,7 @@ def train(recipe: Recipe, out: Path, session: Session, *, shape_of: RunFolder | 
     )
     save(model, run.path, spec=spec, plan=plan)
     task = task.tuned(model, cases["val"]) if shape_of is None else task
-    training = training_record([result], recipe.training.epochs, score=task.score)
+    training = training_record([result], (recipe.training,), score=task.score)
     run.add(training=training, constants=task.constants)
     return run
 

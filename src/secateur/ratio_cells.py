@@ -4,6 +4,7 @@ from secateur.cells import Cell, Kind, cut_cell, dense_cell
 from secateur.nets.thinner import thinner
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.recipes.recipe import Recipe
+from secateur.train.recipe import trained_epochs
 
 
 def plan_ratio_cells(recipe: Recipe, ratios: RatioSweepRecipe) -> tuple[Cell, ...]:
@@ -41,8 +42,7 @@ def _sparse(dense: Cell, scope: str, compression: float, *, score: str = "magnit
 
 def _small(dense: Cell, compression: float) -> Cell:
     """A thinner network from fresh weights, for as many epochs as dense training and recovery take together."""
-    recovery = dense.recipe.sparsity.recovery
-    epochs = dense.epochs + (recovery.epochs if recovery else 0)
+    epochs = dense.epochs + trained_epochs(dense.recipe.sparsity.recoveries(dense.recipe.training))
     own = dense.recipe.with_settings({"training.epochs": epochs})
     return Cell(
         name=f"seed-{dense.seed}/small-x{compression:g}",

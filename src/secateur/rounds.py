@@ -29,7 +29,7 @@ from secateur.store.networks import load, read_architecture, save
 from secateur.tasks.task import Task, TaskSet
 from secateur.train.loop import FitResult, fit
 from secateur.train.progress import watched
-from secateur.train.recipe import TrainRecipe
+from secateur.train.recipe import TrainRecipe, trained_epochs
 
 _BUDGETS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
 
@@ -74,13 +74,12 @@ def prune_in_rounds(job: PruningJob) -> PruningResult:
     for number in range(1, job.recipe.rounds + 1):
         cut, model, plan = _cut(job, number, model, graph, plan)
         graph = job.graph.keep(plan.kept)
-        recovery = _recovery(job.recipe, number)
-        if recovery is None:
+        if job.recipe.recovery is None:
             before = cut[f"val_{job.task.score}_before"]
             training = {"epochs": 0, "best_epoch": 0, f"best_val_{job.task.score}": before, "seconds": 0.0}
         else:
-            stages.append(_recover(job, recovery, number, model))
-            training = training_record(stages, epochs=_epochs(job.recipe), score=job.task.score)
+            stages.append(_recover(job, job.recipe.recoveries[number - 1], number, model))
+            training = training_record(stages, job.recipe.recoveries, score=job.task.score)
         rounds.append({**cut, f"val_{job.task.score}_after": training[f"best_val_{job.task.score}"]})
     return PruningResult(model, plan, _record(job.recipe, job.graph, graph, rounds), training)
 
@@ -97,10 +96,10 @@ def trace_within_reach(model: nn.Module, size: int, recipe: PruneRecipe) -> Chan
     return graph
 
 
-def training_record(stages: Sequence[FitResult], epochs: int, *, score: str) -> Record:
+def training_record(stages: Sequence[FitResult], recoveries: Sequence[TrainRecipe], *, score: str) -> Record:
     """What ``run.json`` says of training: of all stages the time, of the last the best epoch."""
     return {
-        "epochs": epochs,
+        "epochs": trained_epochs(recoveries),
         "best_epoch": stages[-1].best_epoch,
         f"best_val_{score}": stages[-1].best_score,
         "seconds": sum(stage.seconds for stage in stages),
@@ -163,18 +162,6 @@ def _budget(recipe: PruneRecipe, number: int, graph: ChannelGraph, dense_graph: 
     cost = graph_macs if recipe.budget == "macs" else graph_params
     target = geometric(number, recipe.rounds, recipe.keep_ratio) * cost(dense_graph)
     return _BUDGETS[recipe.budget](min(1.0, target / cost(graph)))  # coarse widths may have met it a round earlier
-
-
-def _recovery(recipe: PruneRecipe, number: int) -> TrainRecipe | None:
-    """How the network is trained after the cut of round ``number``; None leaves it as it was cut."""
-    if recipe.recovery is None or number == recipe.rounds:
-        return recipe.recovery
-    return recipe.recovery.model_copy(update={"epochs": recipe.round_epochs})
-
-
-def _epochs(recipe: PruneRecipe) -> int:
-    stages = (_recovery(recipe, number) for number in range(1, recipe.rounds + 1))
-    return sum(stage.epochs for stage in stages if stage)
 
 
 def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Module) -> FitResult:

@@ -90,14 +90,14 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
     """
     weights = weights_within_reach(job.dense, job.size, job.recipe)
     model, masks = job.dense, WeightMasks({weight.name: _whole(weight) for weight in weights})
+    recoveries = job.recipe.recoveries(job.training)
     rounds: list[Record] = []
     stages: list[FitResult] = []
     for number in range(1, job.recipe.rounds + 1):
         masks = _choose(job.recipe, number, model, weights, masks)
         entry, model = _cut(job, number, model, masks)
-        recovery = _recovery(job, number)
-        if recovery is not None:
-            stages.append(_recover(job, recovery, number, model, masks))
+        if recoveries:
+            stages.append(_recover(job, recoveries[number - 1], number, model, masks))
             entry = {**entry, f"val_{job.task.score}_after": stages[-1].best_score}
         rounds.append(entry)
     masks.check(model)
@@ -113,7 +113,10 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
         "proof": compaction.proof.to_record(),
     }
     plan = compaction.plan if compaction.left else None
-    return SparsityResult(small, plan, record, _training(job, rounds, stages))
+    before = rounds[-1][f"val_{job.task.score}_before"]
+    untrained = {"epochs": 0, "best_epoch": 0, f"best_val_{job.task.score}": before, "seconds": 0.0}
+    training = training_record(stages, recoveries, score=job.task.score) if stages else untrained
+    return SparsityResult(small, plan, record, training)
 
 
 def require_rewindable(recipe: SparsityRecipe, training: TrainRecipe, dense_folder: Path) -> None:
@@ -188,16 +191,6 @@ def _cut(job: SparsityJob, number: int, model: nn.Module, masks: WeightMasks) ->
     return read_record(marker), load(folder)
 
 
-def _recovery(job: SparsityJob, number: int) -> TrainRecipe | None:
-    """How the network is trained after the cut of round ``number``; None leaves it as it was cut."""
-    recipe = job.recipe
-    if recipe.rewind_epoch is not None:
-        return job.training.model_copy(update={"skip_epochs": recipe.rewind_epoch, "keep_epoch": None})
-    if recipe.recovery is None or number == recipe.rounds:
-        return recipe.recovery
-    return recipe.recovery.model_copy(update={"epochs": recipe.round_epochs})
-
-
 def _recover(job: SparsityJob, recovery: TrainRecipe, number: int, model: nn.Module, masks: WeightMasks) -> FitResult:
     return fit(
         model,
@@ -212,15 +205,6 @@ def _recover(job: SparsityJob, recovery: TrainRecipe, number: int, model: nn.Mod
         resume=job.resume,
         console=job.console,
     )
-
-
-def _training(job: SparsityJob, rounds: Sequence[Record], stages: Sequence[FitResult]) -> Record:
-    if stages:
-        recoveries = (_recovery(job, number) for number in range(1, job.recipe.rounds + 1))
-        epochs = sum(each.epochs - (each.skip_epochs or 0) for each in recoveries if each)
-        return training_record(stages, epochs, score=job.task.score)
-    before = rounds[-1][f"val_{job.task.score}_before"]
-    return {"epochs": 0, "best_epoch": 0, f"best_val_{job.task.score}": before, "seconds": 0.0}
 
 
 def _whole(weight: PrunableWeight) -> torch.Tensor:

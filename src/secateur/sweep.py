@@ -118,6 +118,11 @@ def collect(recipe: Recipe, cells: Sequence[Cell], out: Path, command: list[str]
 
 
 def _plan(recipe: Recipe) -> tuple[Cell, ...]:
+    if recipe.ratios is not None and recipe.task != "nuclei":
+        raise InputError(
+            f"a sweep over ratios compares the mask, the distances and the nuclei of task 'nuclei', not of "
+            f"{recipe.task!r}; leave ratios out of the recipe, or cut single runs with `secateur prune`."
+        )
     if recipe.ratios is not None:
         return plan_ratio_cells(recipe, recipe.ratios)
     if recipe.task != "polyp":
@@ -262,13 +267,13 @@ def _measure(job: _Sweep) -> None:
 
 
 def _is_timed(recipe: Recipe, cell: Cell) -> bool:
-    """Dense, the leading and the uniform cuts; over ratios, what magnitude leaves where several seeds are compared."""
+    """Dense, small, the leading and the uniform cuts; what magnitude leaves at the ratios of several seeds."""
     if cell.kind is Kind.SPARSE and recipe.ratios is not None and cell.variant is not None:
         shown = recipe.ratios.repeated_compressions or recipe.ratios.compressions
         return cell.variant["score"] == "magnitude" and cell.variant["compression"] in shown
     leading = (recipe.sweep.criteria[0], "uniform") if recipe.ratios is None else (recipe.pruning.criterion,)
     is_cut = cell.kind is Kind.PRUNED and cell.recovered and cell.variant is None and cell.criterion in leading
-    return cell.kind is Kind.DENSE or is_cut
+    return cell.kind in (Kind.DENSE, Kind.SMALL) or is_cut
 
 
 def _timed(job: _Sweep) -> set[str]:

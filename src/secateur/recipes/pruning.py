@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from secateur.prune.criteria import CRITERIA
-from secateur.train.recipe import DistillationRecipe, TrainRecipe
+from secateur.train.recipe import DistillationRecipe, TrainRecipe, in_rounds
 
 
 class PruneRecipe(BaseModel):
@@ -54,6 +54,11 @@ class PruneRecipe(BaseModel):
         if self.recovery is None and (self.rounds > 1 or self.distillation):
             raise ValueError("without a recovery there is one round and no distillation; give a recovery")
         return self
+
+    @property
+    def recoveries(self) -> tuple[TrainRecipe, ...]:
+        """The training after each cut; empty where the network stays as it was cut."""
+        return in_rounds(self.recovery, self.rounds, self.round_epochs)
 
 
 def known_criterion(name: str) -> str:

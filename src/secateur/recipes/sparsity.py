@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from secateur.train.recipe import TrainRecipe
+from secateur.train.recipe import TrainRecipe, in_rounds
 
 
 class SparsityRecipe(BaseModel):
@@ -47,3 +47,10 @@ class SparsityRecipe(BaseModel):
         if self.scope == "2:4" and self.compression != 2:
             raise ValueError(f"the pattern 2:4 has the compression 2, not {self.compression:g}")
         return self
+
+    def recoveries(self, dense_training: TrainRecipe) -> tuple[TrainRecipe, ...]:
+        """The training after each cut of a network that was trained so; empty where it stays as it was cut."""
+        if self.rewind_epoch is None:
+            return in_rounds(self.recovery, self.rounds, self.round_epochs)
+        rest = dense_training.model_copy(update={"skip_epochs": self.rewind_epoch, "keep_epoch": None})
+        return (rest,) * self.rounds

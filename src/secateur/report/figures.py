@@ -188,7 +188,8 @@ def _tradeoff(
             }
         )
     layout = base_layout(title, f"mean {leading.name}")
-    layout["xaxis"] |= _log_axis([x for points in series.values() for x, _ in points])
+    values = [x for points in series.values() for x, _ in points]
+    layout["xaxis"] |= log_axis(values, room=0.15, room_right=0.25)  # for the labels right of the points
     return {"data": data, "layout": layout}
 
 
@@ -205,9 +206,10 @@ def error_bars(intervals: Sequence[Interval], colour: str) -> Record:
     }
 
 
-def _log_axis(values: Sequence[float]) -> Record:
-    """A logarithmic axis labelled 1, 2, 5, 10, ..., with room for the labels right of the last point."""
-    low, high = math.log10(min(values)) - 0.15, math.log10(max(values)) + 0.25
+def log_axis(values: Sequence[float], *, room: float, room_right: float | None = None) -> Record:
+    """A logarithmic axis labelled 1, 2, 5, 10, ..., with so many decades of room beside the outer points."""
+    low = math.log10(min(values)) - room
+    high = math.log10(max(values)) + (room if room_right is None else room_right)
     powers = range(math.floor(low), math.ceil(high))
     ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     return {

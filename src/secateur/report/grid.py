@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from secateur.records import Record
 from secateur.report.intervals import Interval
+from secateur.report.pooling import VERDICTS, Difference
 from secateur.report.tables import as_markdown
 
 _GAP = "\N{NO-BREAK SPACE}"
@@ -61,6 +62,19 @@ def bounds(interval: Interval, write: Callable[[float], str]) -> str:
 def seeds_text(count: int) -> str:
     """How many seeds."""
     return f"{count}{_GAP}seed{'s' if count != 1 else ''}"
+
+
+def difference_cell(found: Difference) -> Cell:
+    """A difference with its interval, its verdict, and what each seed has."""
+    quantity = found.quantity
+    seeds = ", ".join(quantity.change(value) for value in found.by_seed.values())
+    return (
+        Part(quantity.change(found.interval.mean), "strong"),
+        Part(bounds(found.interval, quantity.change)),
+        Part(found.verdict, VERDICTS[found.verdict]),
+        *([Part(f"undefined: {found.undefined}", "muted")] if found.undefined else []),
+        Part(f"seeds: {seeds}" if len(found.by_seed) > 1 else seeds_text(1), "muted"),
+    )
 
 
 def tables_markdown(tables: Sequence[Table]) -> str:

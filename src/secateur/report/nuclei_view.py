@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.records import Record
+from secateur.report import rounding
 from secateur.report.intervals import interval_text, paired_difference, recorded_interval
 from secateur.report.nuclei_pictures import TilePicture, tile_picture
 from secateur.report.quantities import AJI, CORRELATION, MSE, NUCLEI_QUANTITIES, PQ, SEMANTIC_DICE, Quantity
@@ -39,10 +40,17 @@ def _branches(dense: SummaryRow, pruned: SummaryRow) -> list[Finding]:
     for each in (SEMANTIC_DICE, CORRELATION, MSE):
         before, after = (_recorded(row, each) for row in (dense, pruned))
         change = paired_difference(dense.evaluation, pruned.evaluation, metric=each.key)
-        if before and after and change:
+        if before is None:
+            continue
+        text = f"{each.name} {each.text(before)} to {each.text(after)}"
+        undefined = [row["metrics"][each.key]["undefined"] for row in (dense.evaluation, pruned.evaluation)]
+        if any(undefined):
+            text += f", undefined in {undefined[0]} and {rounding.plural(undefined[1], 'case')}"
+        if change:
             low, high = each.change(change.low), each.change(change.high)
-            text = f"{each.name} {each.text(before)} to {each.text(after)}"
-            parts.append(f"{text} ({each.change(change.mean)}, 95 % interval {low} to {high})")
+            over = f" over {rounding.plural(change.cases, 'case')}" if any(undefined) else ""
+            text += f" ({each.change(change.mean)}{over}, 95 % interval {low} to {high})"
+        parts.append(text)
     text = "; ".join(parts)
     return [Finding("Each branch alone", f"{text[0].upper()}{text[1:]}.")] if parts else []
 

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from secateur.records import Record
 from secateur.report import rounding
-from secateur.report.figures import SERIES, SYMBOLS, Figure, base_layout
+from secateur.report.figures import SERIES, SYMBOLS, Figure, base_layout, log_axis
+from secateur.report.pooling import Phase
 from secateur.report.quantities import Quantity
-from secateur.report.ratio_results import DENSE, FILTERS, LINES, SCOPES, Line, RatioSweep
-from secateur.report.ratio_tables import first_done, place_name
-from secateur.report.sweep_cells import Phase
+from secateur.report.ratio_results import CONTROL, DENSE, FILTERS, LAYER, LINES, PRUNED, Line, RatioSweep
+from secateur.report.ratio_tables import place_name
 from secateur.report.sweep_figures import level, style, traces
 
+_ROOM = 0.06  # decades beside the outer points
 _SHIFT = 0.014  # decades between neighbours of one ratio
 _FILES = (("dense_bytes", "plain file", "dot"), ("gzip_bytes", "gzip", "dash"), ("compressed_bytes", "sparse", "solid"))
 _CROSS = "\N{MULTIPLICATION SIGN}"
@@ -23,25 +24,28 @@ def metric_curves(sweep: RatioSweep, label: str, phase: Phase, quantity: Quantit
     lines = [line for line in sweep.lines(phase) if line != DENSE]
     for number, line in enumerate(lines):
         shift = 10 ** (_SHIFT * (number - (len(lines) - 1) / 2))
-        places = [(line, ratio) for ratio in sweep.ratios(line)]
-        found = [(place, sweep.pooled(place, label, phase, quantity)) for place in places]
-        points = [(sweep.position(place) * shift, pooled) for place, pooled in found if pooled and pooled.interval]
-        hints = [place_name(*place) for place, pooled in found if pooled and pooled.interval]
-        value = f"{quantity.name} %{{y:.{quantity.digits}f}}"
-        if points:
+        found = {
+            (line, ratio): pooled
+            for ratio in sweep.ratios(line)
+            if (pooled := sweep.pooled((line, ratio), label, phase, quantity)) and pooled.interval
+        }
+        if found:
+            points = [(sweep.position(place) * shift, pooled) for place, pooled in found.items()]
+            hints = [place_name(*place) for place in found]
+            value = f"{quantity.name} %{{y:.{quantity.digits}f}}"
             look, hover = _look(line), f"%{{customdata}}: {value}"
             data += traces(line.label, points, look, hover=hover, hints=hints, value=value)
     if not data:
         return None
     layout = base_layout("weights before over weights left, log scale", f"mean {quantity.name}")
-    layout["xaxis"] |= _log_axis([x for trace in data for x in trace["x"]])
+    layout["xaxis"] |= log_axis([x for trace in data for x in trace["x"]], room=_ROOM)
     layout["shapes"] = _band(sweep, label, phase, quantity)
     return {"data": data, "layout": {**layout, "height": 440}}
 
 
 def density_map(sweep: RatioSweep, line: Line) -> Figure | None:
-    """Share of weights left in every layer at every ratio, of the first seed that is done; dead layers are crossed."""
-    cells = {ratio: cell for ratio, cell in _sparse_cells(sweep, line) if ratio > 1}
+    """Share of weights left in every layer at every ratio, of the first dense training; dead layers are crossed."""
+    cells = dict(_sparse_cells(sweep, line))
     if not cells:
         return None
     layers = {rounding.ratio(ratio): cell["sparsity"]["masks"]["layers"] for ratio, cell in cells.items()}
@@ -59,9 +63,9 @@ def density_map(sweep: RatioSweep, line: Line) -> Figure | None:
 
 
 def disk_curves(sweep: RatioSweep) -> Figure | None:
-    """Size of each file against the ratio, of the first seed that is done."""
+    """Size of each file against the ratio, of the first dense training."""
     data: list[Record] = []
-    for line in SCOPES:
+    for line in PRUNED:
         cells = _sparse_cells(sweep, line)
         for key, name, dash in _FILES if cells else ():
             look = _look(line)
@@ -79,9 +83,9 @@ def disk_curves(sweep: RatioSweep) -> Figure | None:
 
 
 def macs_curves(sweep: RatioSweep) -> Figure | None:
-    """Share of the multiply-adds that are left once dead filters are out, of the first seed that is done."""
+    """Share of the multiply-adds that are left once dead filters are out, of the first dense training."""
     data: list[Record] = []
-    for line in SCOPES:
+    for line in PRUNED:
         cells = _sparse_cells(sweep, line)
         if cells:
             data.append(
@@ -93,9 +97,9 @@ def macs_curves(sweep: RatioSweep) -> Figure | None:
                     "hovertemplate": f"{line.label}: %{{y:.3g}} % at %{{x:g}}{_CROSS}<extra></extra>",
                 }
             )
-    dense = first_done(sweep, (DENSE, 1.0))
+    dense = sweep.of_first_seed((DENSE, 1.0))
     filters = [(FILTERS, ratio) for ratio in sweep.ratios(FILTERS)]
-    points = [(sweep.position(place), cell) for place in filters if (cell := first_done(sweep, place))]
+    points = [(sweep.position(place), cell) for place in filters if (cell := sweep.of_first_seed(place))]
     if data and dense and points:
         data.append(
             {
@@ -147,13 +151,14 @@ def _crosses(dead: Sequence[tuple[str, str]]) -> Record:
 
 def _left(data: list[Record], title: str, *, log: bool) -> Figure:
     layout = base_layout("weights before over weights left, log scale", title)
-    layout["xaxis"] |= _log_axis([x for trace in data for x in trace["x"]])
-    layout["yaxis"] |= _log_axis([y for trace in data for y in trace["y"]]) if log else {"rangemode": "tozero"}
+    xs, ys = ([value for trace in data for value in trace[key]] for key in ("x", "y"))
+    layout["xaxis"] |= log_axis(xs, room=_ROOM)
+    layout["yaxis"] |= log_axis(ys, room=_ROOM) if log else {"rangemode": "tozero"}
     return {"data": data, "layout": {**layout, "height": 440}}
 
 
 def _sparse_cells(sweep: RatioSweep, line: Line) -> list[tuple[float, Record]]:
-    return [(ratio, cell) for ratio in sweep.ratios(line) if (cell := first_done(sweep, (line, ratio)))]
+    return [(ratio, cell) for ratio in sweep.ratios(line) if (cell := sweep.of_first_seed((line, ratio)))]
 
 
 def _band(sweep: RatioSweep, label: str, phase: Phase, quantity: Quantity) -> list[Record]:
@@ -166,15 +171,9 @@ def _band(sweep: RatioSweep, label: str, phase: Phase, quantity: Quantity) -> li
     return [{**across, **ends, "fillcolor": "var(--dense-soft)", "opacity": 0.4}, level(dense.interval.mean)]
 
 
-def _log_axis(values: Sequence[float]) -> Record:
-    """A logarithmic axis labelled 1, 2, 5, 10, ..."""
-    low, high = math.log10(min(values)) - 0.06, math.log10(max(values)) + 0.06
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    return {"type": "log", "range": [low, high], "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-
-
 def _look(line: Line) -> Record:
     """Line and marker, the same in every figure."""
-    number = LINES.index(line) - 1
-    return style(SERIES[number], SYMBOLS[number], width=3 if line in SCOPES else 1.5)
+    if line == CONTROL:
+        return style("var(--dense)", "diamond-open")
+    number = LINES.index(line) - LINES.index(LAYER)
+    return style(SERIES[number], SYMBOLS[number], width=3 if line in PRUNED else 1.5)

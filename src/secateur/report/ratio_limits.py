@@ -2,35 +2,47 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
+from secateur.metrics.aggregate import summarize_difference
+from secateur.report.intervals import Interval
+from secateur.report.pooling import Phase
 from secateur.report.quantities import AJI, CORRELATION, INSTANCE_DICE, MSE, PQ, SEMANTIC_DICE, Quantity
-from secateur.report.ratio_results import DENSE, Line, RatioSweep
-from secateur.report.sweep_cells import Phase
+from secateur.report.ratio_results import Line, RatioSweep
 
 TOLERANCE = 0.02
-PUBLISHED = {SEMANTIC_DICE: 16, CORRELATION: 20, MSE: 20, AJI: 5, PQ: 5}  # layer-wise, arXiv 2206.07422, abstract
+# Layer-wise, arXiv 2206.07422: its abstract gives them for the outputs of the two branches and for the nuclei, and does
+# not say by which metric.
+PUBLISHED = {SEMANTIC_DICE: 16, CORRELATION: 20, MSE: 20, AJI: 5, PQ: 5, INSTANCE_DICE: 5}
 SHARES = (SEMANTIC_DICE, CORRELATION, AJI, PQ, INSTANCE_DICE)  # at most 1, so that a loss of 0.02 is 2 % of the scale
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What one ratio costs against the dense networks of the same seeds; a gain is negative.
+    """What one ratio costs against `RatioSweep.reference` of the same seeds; a gain is negative.
 
     Attributes:
         ratio: the compression.
-        absolute: mean over seeds and cases, in the metric's own unit, worse is positive.
-        relative: the same over the dense mean; None where that is not above zero.
+        absolute: mean over seeds and cases, in the metric's own unit, worse is positive; NaN where no case is defined.
+        interval: the same with its bounds over cases, paired; None with fewer than two cases.
+        reference: mean of the reference over the same cases.
         seeds: dense trainings that it is averaged over.
-        undefined: cases that the dense network has a value for and this one has not, in some seed.
+        undefined: cases that the reference has a value for and this one has not, in some seed.
     """
 
     ratio: float
     absolute: float
-    relative: float | None
+    interval: Interval | None
+    reference: float
     seeds: int
     undefined: int
+
+    @property
+    def relative(self) -> float | None:
+        """The loss over the reference; None where that is not above zero."""
+        return self.absolute / self.reference if self.reference > 0 else None
 
     def below(self, amount: float | None) -> bool:
         """Whether ``amount``, one of the losses, is under the tolerance; never where cases became undefined."""
@@ -53,28 +65,29 @@ class Limit:
 
 
 def losses(sweep: RatioSweep, line: Line, label: str, phase: Phase, quantity: Quantity) -> list[Loss]:
-    """What every ratio of ``line`` costs that shares a seed with the dense network, smallest ratio first."""
-    dense = sweep.values((DENSE, 1.0), label, phase, quantity)
+    """What every ratio of ``line`` costs that shares a seed and a defined case with the reference, smallest first."""
+    reference = sweep.values(sweep.reference(phase), label, phase, quantity)
     found = []
     for ratio in sweep.ratios(line):
         values = sweep.values((line, ratio), label, phase, quantity)
-        seeds = [seed for seed in values if seed in dense]
+        seeds = [seed for seed in values if seed in reference]
         if not seeds:
             continue
-        before, after = (np.mean([side[seed] for seed in seeds], axis=0) for side in (dense, values))
-        both = ~np.isnan(before) & ~np.isnan(after)
-        if not both.any():
-            found.append(Loss(ratio, np.nan, None, len(seeds), int((~np.isnan(before)).sum())))
+        before, after = (np.mean([side[seed] for seed in seeds], axis=0) for side in (reference, values))
+        known = ~np.isnan(before)
+        if not known.any():
             continue
-        mean, change = float(before[both].mean()), float((after - before)[both].mean())
-        absolute = change if quantity.lower_is_better else -change
-        undefined = int((~np.isnan(before) & np.isnan(after)).sum())
-        found.append(Loss(ratio, absolute, absolute / mean if mean > 0 else None, len(seeds), undefined))
+        worse = (before, after) if quantity.lower_is_better else (after, before)
+        summary = summarize_difference(*(cast(list[float], side.tolist()) for side in worse))
+        both = known & ~np.isnan(after)
+        level = float(before[both if both.any() else known].mean())
+        undefined = int((known & np.isnan(after)).sum())
+        found.append(Loss(ratio, summary.mean, Interval.of(summary), level, len(seeds), undefined))
     return found
 
 
 def relative_limit(found: Sequence[Loss]) -> Limit:
-    """The limit for a loss of 2 % of the dense network's mean."""
+    """The limit for a loss of 2 % of the reference's mean."""
     return _limit(found, lambda loss: loss.below(loss.relative))
 
 

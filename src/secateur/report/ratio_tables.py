@@ -4,7 +4,19 @@ from collections.abc import Sequence
 
 from secateur.records import Record
 from secateur.report import rounding
-from secateur.report.grid import NO_CELL, Cell, Part, Table, bounds, plain, seeds_text, unfinished
+from secateur.report.grid import (
+    NO_CELL,
+    Cell,
+    Part,
+    Table,
+    bounds,
+    difference_cell,
+    markdown_cell,
+    plain,
+    seeds_text,
+    unfinished,
+)
+from secateur.report.pooling import Phase
 from secateur.report.quantities import Quantity
 from secateur.report.ratio_limits import (
     PUBLISHED,
@@ -15,77 +27,67 @@ from secateur.report.ratio_limits import (
     losses,
     relative_limit,
 )
-from secateur.report.ratio_results import (
-    DENSE,
-    FILTERS,
-    OUTPUTS,
-    SCOPES,
-    Difference,
-    Line,
-    Place,
-    RatioSweep,
-)
+from secateur.report.ratio_results import CONTROL, DENSE, FILTERS, OUTPUTS, PRUNED, Line, Place, RatioSweep
 from secateur.report.ratio_wording import PAIRS, differences, limit_text
-from secateur.report.sweep_cells import Phase
 from secateur.report.tables import as_markdown
 
-_TONES = {"better": "pass", "worse": "fail", "no difference shown": "muted"}
+_PAPER = "The paper, layer-wise; metric not named"
 
 
 def limits_table(sweep: RatioSweep, label: str) -> Table:
     """For every output and scope, the largest ratio whose loss stays under 2 %, beside the paper's."""
-    kinds = ("relative", "absolute")
-    header = ("Output", *(f"{line.label}, {kind}" for line in SCOPES for kind in kinds), "The paper, layer-wise")
+    phase, kinds = sweep.main_phase, ("relative", "absolute")
+    header = ("Output", *(f"{line.label}, {kind}" for line in PRUNED for kind in kinds), _PAPER)
     rows = []
     for quantity in OUTPUTS:
         cells: list[Cell] = []
-        for line in SCOPES:
-            found = losses(sweep, line, label, sweep.main_phase, quantity)
-            absent = _untested(sweep, line, found)
+        for line in PRUNED:
+            found = losses(sweep, line, label, phase, quantity)
             for kind, limit in (("relative", relative_limit(found)), ("absolute", absolute_limit(found))):
                 known = sweep.ratios(line) and (kind == "relative" or quantity in SHARES)
-                cells.append(_limit_cell(limit, quantity, absent, relative=kind == "relative") if known else NO_CELL)
-        paper = rounding.ratio(PUBLISHED[quantity]) if quantity in PUBLISHED else ""
-        rows.append(((Part(quantity.title, "strong"),), *cells, plain(paper) if paper else NO_CELL))
-    return Table("Largest ratio with a loss under 2 %", header, tuple(rows))
+                limited = _limit_cell(limit, quantity, relative=kind == "relative")
+                cells.append((*limited, *_absent(sweep, line, phase)) if known else NO_CELL)
+        rows.append(((Part(quantity.title, "strong"),), *cells, plain(rounding.ratio(PUBLISHED[quantity]))))
+    return Table(f"Largest ratio with a loss under 2 % against: {reference_name(sweep)}", header, tuple(rows))
 
 
 def compact_table(sweep: RatioSweep, label: str) -> str:
-    """For every output the dense mean and the largest ratio of each line with a loss under 2 %, as Markdown."""
+    """For every output the largest ratio of each line with a loss under 2 %, its means beside, as Markdown."""
     phase = sweep.main_phase
-    lines = [line for line in sweep.lines(phase) if line not in (DENSE, FILTERS)]
-    header = ["loss under 2 % of", "dense", *(line.label for line in lines), "the paper, layer-wise"]
+    whole = [line for line in sweep.lines(phase) if line in (DENSE, CONTROL)]
+    lines = [line for line in sweep.lines(phase) if line not in (*whole, FILTERS)]
+    tested = {line: ", ".join(map(rounding.ratio, sweep.ratios(line))) for line in lines}
+    header = ["output", *(line.label for line in whole), *(f"{line.label}<br>{tested[line]}" for line in lines), _PAPER]
     rows = []
     for quantity in OUTPUTS:
-        dense = sweep.pooled((DENSE, 1.0), label, phase, quantity)
-        row = [quantity.name, quantity.text(dense.mean) if dense else ""]
+        means = [sweep.pooled((line, 1.0), label, phase, quantity) for line in whole]
+        limits = []
         for line in lines:
-            found = losses(sweep, line, label, phase, quantity)
-            absent = _untested(sweep, line, found)
-            row.append("; ".join((_limit_text(relative_limit(found), quantity), *absent) if found else absent))
-        rows.append([*row, rounding.ratio(PUBLISHED[quantity]) if quantity in PUBLISHED else ""])
+            limit = relative_limit(losses(sweep, line, label, phase, quantity))
+            limits.append(markdown_cell((*_limit_cell(limit, quantity, relative=True), *_absent(sweep, line, phase))))
+        row = [quantity.name, *(quantity.text(mean.mean) if mean else "" for mean in means), *limits]
+        rows.append([*row, rounding.ratio(PUBLISHED[quantity])])
     return as_markdown(header, rows)
+
+
+def reference_name(sweep: RatioSweep) -> str:
+    """What losses are counted from, in words."""
+    return sweep.reference(sweep.main_phase)[0].label
 
 
 def result_tables(sweep: RatioSweep, label: str, phase: Phase) -> list[Table]:
     """One table per output: a row per line, a column per ratio."""
-    lines = [line for line in sweep.lines(phase) if line not in (DENSE, FILTERS)]
+    whole = [line for line in sweep.lines(phase) if line in (DENSE, CONTROL)]
+    lines = [line for line in sweep.lines(phase) if line not in (*whole, FILTERS)]
     ratios = sorted({ratio for line in lines for ratio in sweep.ratios(line) if sweep.cells((line, ratio), phase)})
-    header = ("Network", "dense", *(rounding.ratio(ratio) for ratio in ratios))
+    header = ("Network", "nothing removed", *(rounding.ratio(ratio) for ratio in ratios))
     return [
         Table(
             f"{quantity.title} {phase.value}, by compression of the weights",
             header,
             (
-                ((Part("dense", "strong"),), _result(sweep, (DENSE, 1.0), label, phase, quantity), *[()] * len(ratios)),
-                *(
-                    (
-                        (Part(line.label, "strong"),),
-                        (),
-                        *(_result(sweep, (line, ratio), label, phase, quantity) for ratio in ratios),
-                    )
-                    for line in lines
-                ),
+                *(_result_row(sweep, line, [1.0], label, phase, quantity, gaps=len(ratios)) for line in whole),
+                *(_result_row(sweep, line, ratios, label, phase, quantity) for line in lines),
             ),
         )
         for quantity in (OUTPUTS if lines else ())
@@ -93,11 +95,11 @@ def result_tables(sweep: RatioSweep, label: str, phase: Phase) -> list[Table]:
 
 
 def filters_table(sweep: RatioSweep, label: str) -> Table | None:
-    """The networks cut by whole filters, a row each; None where there are none."""
+    """The networks cut by whole filters, a row each, as they ended; None where there are none."""
     ratios = sweep.ratios(FILTERS)
     if not ratios:
         return None
-    phase = sweep.main_phase
+    phase = Phase.AFTER if sweep.record["recipe"]["pruning"]["recovery"] else Phase.BEFORE
     header = ("Whole filters", "Parameters, dense over left", "MACs left", *(each.title for each in OUTPUTS))
     rows = []
     for ratio in ratios:
@@ -112,7 +114,7 @@ def filters_table(sweep: RatioSweep, label: str) -> Table | None:
                 *(_result(sweep, place, label, phase, quantity) for quantity in OUTPUTS),
             )
         )
-    return Table("Cut by whole filters", header, tuple(rows))
+    return Table(f"Cut by whole filters, {phase.value}", header, tuple(rows))
 
 
 def comparison_tables(sweep: RatioSweep, label: str) -> list[Table]:
@@ -126,7 +128,7 @@ def comparison_tables(sweep: RatioSweep, label: str) -> list[Table]:
         rows = tuple(
             (
                 (Part(quantity.title, "strong"),),
-                *(_difference_cell(each[ratio]) if ratio in each else NO_CELL for ratio in ratios),
+                *(difference_cell(each[ratio]) if ratio in each else NO_CELL for ratio in ratios),
             )
             for quantity, each in found.items()
         )
@@ -136,7 +138,7 @@ def comparison_tables(sweep: RatioSweep, label: str) -> list[Table]:
 
 
 def size_table(sweep: RatioSweep) -> Table:
-    """What every sparse network keeps, what died, and what it takes on disk; of the first seed that is done."""
+    """What every sparse network keeps, what died, and what it takes on disk; of the first dense training."""
     header = (
         "Network",
         "Weights kept",
@@ -149,22 +151,17 @@ def size_table(sweep: RatioSweep) -> Table:
         "Sparse file",
     )
     rows = [
-        _size_row(sweep, (line, ratio), cell)
-        for line in SCOPES
+        _size_row((line, ratio), cell)
+        for line in (CONTROL, *PRUNED)
         for ratio in sweep.ratios(line)
-        if (cell := first_done(sweep, (line, ratio)))
+        if (cell := sweep.of_first_seed((line, ratio)))
     ]
     return Table("What is left, and what it takes on disk", header, tuple(rows))
 
 
-def first_done(sweep: RatioSweep, place: Place) -> Record | None:
-    """The cell of the first seed of a place that is done."""
-    return next(iter(_done(sweep.cells(place, sweep.main_phase))), None)
-
-
 def place_name(line: Line, ratio: float) -> str:
     """A place in words."""
-    if line == DENSE:
+    if line in (DENSE, CONTROL):
         return line.label
     return f"{line.label} at {rounding.percent(1 / ratio) if line == FILTERS else rounding.ratio(ratio)}"
 
@@ -178,41 +175,59 @@ def cell_labels(sweep: RatioSweep) -> dict[str, str]:
     }
 
 
-def _limit_text(limit: Limit, quantity: Quantity) -> str:
-    loss = limit.plain or limit.broken
-    at = "" if limit.plain or loss is None else f"{rounding.ratio(loss.ratio)}: "
-    return f"{limit_text(limit)} ({at}{_loss_text(loss, quantity, relative=True)})" if loss else limit_text(limit)
-
-
-def _limit_cell(limit: Limit, quantity: Quantity, absent: Sequence[str], *, relative: bool) -> Cell:
-    parts = [Part(limit_text(limit), "strong")]
+def _limit_cell(limit: Limit, quantity: Quantity, *, relative: bool) -> Cell:
+    """The limit, what is lost there, and where it ends; nothing where nothing was tested."""
+    parts = [Part(limit_text(limit), "strong")] if limit.plain or limit.broken else []
     if limit.plain:
-        parts.append(Part(f"{_loss_text(limit.plain, quantity, relative=relative)}, {seeds_text(limit.plain.seeds)}"))
+        parts.append(Part(_loss_text(limit.plain, quantity, relative=relative)))
     if limit.broken:
-        broken = limit.broken
-        parts.append(
-            Part(f"{rounding.ratio(broken.ratio)}: {_loss_text(broken, quantity, relative=relative)}", "muted")
-        )
-    return (*parts, *(Part(text, "muted") for text in absent))
+        ratio = rounding.ratio(limit.broken.ratio)
+        parts.append(Part(f"{ratio}: {_loss_text(limit.broken, quantity, relative=relative)}", "muted"))
+    return tuple(parts)
 
 
-def _untested(sweep: RatioSweep, line: Line, found: Sequence[Loss]) -> list[str]:
-    """In words, the ratios of a line for which no cell is done; none if all are."""
-    tested = {loss.ratio for loss in found}
-    absent = [rounding.ratio(ratio) for ratio in sweep.ratios(line) if ratio not in tested]
-    return [f"not tested: {', '.join(absent)}"] if absent else []
+def _absent(sweep: RatioSweep, line: Line, phase: Phase) -> Cell:
+    """Which ratios of a line failed, or were not run, for every seed."""
+    parts = []
+    for status, words, tone in (("failed", "failed", "error"), ("waiting", "not run", "muted")):
+        cells = {ratio: sweep.cells((line, ratio), phase) for ratio in sweep.ratios(line)}
+        ratios = [
+            rounding.ratio(ratio)
+            for ratio, each in cells.items()
+            if not _done(each) and any(cell["status"] == status for cell in each)
+        ]
+        parts += [Part(f"{words}: {', '.join(ratios)}", tone)] if ratios else []
+    return tuple(parts)
 
 
 def _loss_text(loss: Loss, quantity: Quantity, *, relative: bool) -> str:
     if loss.undefined:
         return f"undefined for {rounding.plural(loss.undefined, 'case')}"
-    if not relative:
-        return f"loss {quantity.change(loss.absolute)}"
-    return (
-        "no share of a dense mean of 0"
-        if loss.relative is None
-        else f"loss {rounding.signed(100 * loss.relative, 1)} %"
-    )
+    if relative and loss.relative is None:
+        return "no share of a mean of 0"
+    scale = 100 / loss.reference if relative else 1.0
+
+    def write(value: float) -> str:
+        return rounding.signed(scale * value, 1) if relative else quantity.change(value)
+
+    unit = " %" if relative else ""
+    limits = f" {bounds(loss.interval, write)}" if loss.interval else ""
+    return f"loss {write(loss.absolute)}{unit}{limits}, {seeds_text(loss.seeds)}"
+
+
+def _result_row(
+    sweep: RatioSweep,
+    line: Line,
+    ratios: Sequence[float],
+    label: str,
+    phase: Phase,
+    quantity: Quantity,
+    *,
+    gaps: int | None = None,
+) -> tuple[Cell, ...]:
+    """The row of a line; of one that removes nothing, its only cell before ``gaps`` empty ones."""
+    found = [_result(sweep, (line, ratio), label, phase, quantity) for ratio in ratios]
+    return ((Part(line.label, "strong"),), *([()] if gaps is None else []), *found, *[()] * (gaps or 0))
 
 
 def _result(sweep: RatioSweep, place: Place, label: str, phase: Phase, quantity: Quantity) -> Cell:
@@ -235,19 +250,7 @@ def _done(cells: Sequence[Record]) -> list[Record]:
     return [cell for cell in cells if cell["status"] == "done"]
 
 
-def _difference_cell(found: Difference) -> Cell:
-    quantity = found.quantity
-    seeds = ", ".join(quantity.change(value) for value in found.by_seed.values())
-    return (
-        Part(quantity.change(found.interval.mean), "strong"),
-        Part(bounds(found.interval, quantity.change)),
-        Part(found.verdict, _TONES[found.verdict]),
-        *([Part(f"undefined: {found.undefined}", "muted")] if found.undefined else []),
-        Part(f"seeds: {seeds}" if len(found.by_seed) > 1 else seeds_text(1), "muted"),
-    )
-
-
-def _size_row(sweep: RatioSweep, place: Place, cell: Record) -> tuple[Cell, ...]:
+def _size_row(place: Place, cell: Record) -> tuple[Cell, ...]:
     sparsity = cell["sparsity"]
     masks, sizes, reached = sparsity["masks"], sparsity["sizes"], sparsity["reached"]
     ones = [str(layer["name"]) for layer in masks["layers"] if layer["kept"] == 1]
@@ -263,6 +266,6 @@ def _size_row(sweep: RatioSweep, place: Place, cell: Record) -> tuple[Cell, ...]
 
 
 def _macs_left(sweep: RatioSweep, cell: Record) -> str:
-    dense = first_done(sweep, (DENSE, 1.0))
+    dense = sweep.of_first_seed((DENSE, 1.0))
     share = f" ({rounding.percent(cell['macs'] / dense['macs'])})" if dense else ""
     return f"{rounding.counted(cell['macs'])}{share}"

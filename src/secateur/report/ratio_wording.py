@@ -1,25 +1,22 @@
-"""Findings of a sweep over ratios in plain words, never saying more than the intervals do."""
+"""Findings of a sweep over ratios in plain words, made from the record by rules."""
 
 from collections.abc import Mapping, Sequence
 
 from secateur.records import Record
 from secateur.report import rounding
+from secateur.report.pooling import VERDICTS, Difference
 from secateur.report.quantities import AJI, CORRELATION, SEMANTIC_DICE, Quantity
 from secateur.report.ratio_limits import PUBLISHED, Limit, losses, relative_limit
-from secateur.report.ratio_results import (
-    LAYER,
-    NETWORK,
-    OUTPUTS,
-    RANDOM,
-    SCOPES,
-    SMALL,
-    Difference,
-    Line,
-    RatioSweep,
-)
+from secateur.report.ratio_results import LAYER, NETWORK, OUTPUTS, PRUNED, RANDOM, SMALL, Line, RatioSweep
 from secateur.report.rows import Finding
 
 HEADLINES = (SEMANTIC_DICE, CORRELATION, AJI)  # one per output
+_UNDECIDED = {"seeds disagree": "seeds disagree", "no difference shown": "no difference is shown"}
+_OF_THE_FIRST_SEED = {
+    "random masks": "random_compressions",
+    "small dense networks": "small_compressions",
+    "whole filters": "structured_keep_ratios",
+}
 PAIRS = ((NETWORK, LAYER), (LAYER, RANDOM), (LAYER, SMALL), (NETWORK, SMALL))  # what is held against what
 
 
@@ -32,9 +29,9 @@ def ratio_findings(sweep: RatioSweep, label: str) -> list[Finding]:
 
 
 def differences(sweep: RatioSweep, pair: tuple[Line, Line], label: str, quantity: Quantity) -> dict[float, Difference]:
-    """The first line minus the second at every ratio above 1 that both have, smallest first."""
+    """The first line minus the second at every ratio that both have, smallest first."""
     first, second = pair
-    common = [ratio for ratio in sweep.ratios(first) if ratio > 1 and ratio in sweep.ratios(second)]
+    common = [ratio for ratio in sweep.ratios(first) if ratio in sweep.ratios(second)]
     phase = sweep.main_phase
     found = {
         ratio: sweep.difference((first, ratio), (second, ratio), label=label, phase=phase, quantity=quantity)
@@ -45,20 +42,20 @@ def differences(sweep: RatioSweep, pair: tuple[Line, Line], label: str, quantity
 
 def comparisons_made(sweep: RatioSweep) -> tuple[int, int]:
     """How many comparisons the tables hold, and how many of their intervals exclude zero."""
-    verdicts = [
-        found.verdict
+    shown = [
+        found.excludes_zero
         for label in sweep.record["sets"]
         for pair in PAIRS
         for quantity in OUTPUTS
         for found in differences(sweep, pair, label, quantity).values()
     ]
-    return len(verdicts), sum(verdict != "no difference shown" for verdict in verdicts)
+    return len(shown), sum(shown)
 
 
 def limit_text(limit: Limit) -> str:
-    """A limit in a few words: 16x; 5x, and again 20x; none tested."""
+    """A limit in a few words: 16x; 5x, and again 20x; none of those tested."""
     if limit.plain is None:
-        return "none tested"
+        return "none of those tested"
     plain = rounding.ratio(limit.plain.ratio)
     if limit.unbroken is None:
         return f"{plain}, but smaller ones do not"
@@ -70,36 +67,26 @@ def scope_finding(quantity: Quantity, found: Mapping[float, Difference]) -> Find
     """Whether layer-wise is better at small ratios and network-wide at large ones, as the paper says."""
     if not found:
         return None
-    network, layer, neither = (
-        [ratio for ratio, difference in found.items() if difference.verdict == verdict]
-        for verdict in ("better", "worse", "no difference shown")
-    )
+    verdicts = _by_verdict(found)
+    layer, network = verdicts["worse"], verdicts["better"]  # of network-wide minus layer-wise
     parts = [f"{line.label} is better at {_ratios(won)}" for line, won in ((LAYER, layer), (NETWORK, network)) if won]
-    parts += [f"no difference is shown at {_ratios(neither)}"] if neither else []
-    text = "; ".join(parts)
-    return Finding(
-        f"Scopes, {quantity.name}",
-        f"{text[0].upper()}{text[1:]}. {_beside_the_paper(layer, network)}",
-    )
+    parts += [f"{words} at {_ratios(verdicts[key])}" for key, words in _UNDECIDED.items() if verdicts[key]]
+    text = f"{_sentence(parts)} {_beside_the_paper(list(layer), list(network))}"
+    return Finding(f"Scopes, {quantity.name}", text)
 
 
 def against_finding(pair: tuple[Line, Line], found: Mapping[float, Difference]) -> Finding | None:
-    """Where the first of two lines is better in AJI, and where not."""
+    """Where the first of two lines is better in AJI, and where not; good or bad only over several trainings."""
     if not found:
         return None
     first, second = pair
-    parts = []
-    for verdict, words in (
-        ("better", f"{first.label} is better"),
-        ("worse", f"{first.label} is worse"),
-        ("no difference shown", "no difference is shown"),
-    ):
-        ratios = [ratio for ratio, difference in found.items() if difference.verdict == verdict]
-        parts += [f"{words} at {_ratios(ratios)}"] if ratios else []
-    text = "; ".join(parts)
-    verdicts = {difference.verdict for difference in found.values()}
-    good = {frozenset({"better"}): True, frozenset({"worse"}): False}.get(frozenset(verdicts))
-    return Finding(f"Against {second.label}, AJI", f"{text[0].upper()}{text[1:]}.", good)
+    verdicts = _by_verdict(found)
+    words = {"better": f"{first.label} is better", "worse": f"{first.label} is worse", **_UNDECIDED}
+    parts = [f"{text} at {_ratios(verdicts[key])}" for key, text in words.items() if verdicts[key]]
+    several = all(len(each.by_seed) > 1 for each in found.values())
+    only = {key for key, ratios in verdicts.items() if ratios}
+    good = {frozenset({"better"}): True, frozenset({"worse"}): False}.get(frozenset(only)) if several else None
+    return Finding(f"{first.label[0].upper()}{first.label[1:]} against {second.label}, AJI", _sentence(parts), good)
 
 
 def not_run(record: Record) -> list[str]:
@@ -110,23 +97,24 @@ def not_run(record: Record) -> list[str]:
     if len(ratios["seeds"]) == 1:
         found.append("All of it comes from one dense training: the spread between trainings is not known.")
     elif repeated is not None and set(repeated) < set(tested):
-        once = _ratios([ratio for ratio in tested if ratio not in repeated])
+        once = rounding.listed([rounding.ratio(ratio) for ratio in tested if ratio not in repeated])
         found.append(f"At {once} there is one dense training only, seed {ratios['seeds'][0]}.")
     for words, key in (
         ("Random masks were not drawn", "random_compressions"),
         ("Small dense networks were not trained", "small_compressions"),
     ):
-        absent = [ratio for ratio in tested if ratio not in ratios[key] and ratio > 1]
-        found += [f"{words} at {_ratios(absent)}."] if absent else []
-    absent_scopes = [line.label for line in SCOPES if line.key not in ratios["scopes"]]
+        absent = [rounding.ratio(ratio) for ratio in tested if ratio not in ratios[key] and ratio > 1]
+        found += [f"{words} at {rounding.listed(absent)}."] if absent else []
+    absent_scopes = [line.label for line in PRUNED if line.key not in ratios["scopes"]]
     found += [f"Nothing was pruned {rounding.listed(absent_scopes)}."] if absent_scopes else []
     return [*found, *_protocol_gaps(recipe)]
 
 
 def _protocol_gaps(recipe: Record) -> list[str]:
     sparsity, ratios, found = recipe["sparsity"], recipe["ratios"], []
-    if len(ratios["seeds"]) > 1 and (ratios["random_compressions"] or ratios["small_compressions"]):
-        found.append(f"Random masks and small dense networks stand beside seed {ratios['seeds'][0]} alone.")
+    beside = [words for words, key in _OF_THE_FIRST_SEED.items() if ratios[key]]
+    if len(ratios["seeds"]) > 1 and beside:
+        found.append(f"Of seed {ratios['seeds'][0]} alone: {rounding.listed(beside)}.")
     if not ratios["structured_keep_ratios"]:
         found.append("No network was cut by whole filters.")
     if sparsity["recovery"] is None:
@@ -144,14 +132,16 @@ def _protocol_gaps(recipe: Record) -> list[str]:
 
 def _limits(sweep: RatioSweep, label: str, quantity: Quantity) -> Finding | None:
     phase, parts = sweep.main_phase, []
-    for line in SCOPES:
-        found = losses(sweep, line, label, phase, quantity)
-        if found:
-            parts.append(f"{line.label} {limit_text(relative_limit(found))}")
+    for line in PRUNED:
+        limit = relative_limit(losses(sweep, line, label, phase, quantity))
+        if limit.plain or limit.broken:
+            seeds = f", {rounding.plural(limit.plain.seeds, 'training')}" if limit.plain else ""
+            parts.append(f"{line.label} {limit_text(limit)}{seeds}")
     if not parts:
         return None
-    text = f"Largest ratio with a loss under 2 % of dense: {'; '.join(parts)}."
-    paper = f"The paper, layer-wise on its own data: {rounding.ratio(PUBLISHED[quantity])}."
+    reference = sweep.reference(phase)[0].label
+    text = f"Largest ratio with a mean loss under 2 % against “{reference}”: {'; '.join(parts)}."
+    paper = f"The paper, layer-wise, other data, metric not named: {rounding.ratio(PUBLISHED[quantity])}."
     return Finding(quantity.title, f"{text} {paper}")
 
 
@@ -160,7 +150,7 @@ def _beside_the_paper(layer: Sequence[float], network: Sequence[float]) -> str:
     claim = "layer-wise wins at small ratios and network-wide at large ones"
     if layer and network:
         if max(layer) < min(network):
-            return f"This agrees with what the paper says: {claim}."
+            return f"This is the direction of what the paper says: {claim}."
         if max(network) < min(layer):
             return f"This is the reverse of what the paper says: {claim}."
         return f"No single ratio parts them; the paper says that {claim}."
@@ -173,7 +163,7 @@ def _beside_the_paper(layer: Sequence[float], network: Sequence[float]) -> str:
 def _dead(sweep: RatioSweep) -> Finding | None:
     """At which ratios layers died."""
     parts = []
-    for line in SCOPES:
+    for line in PRUNED:
         counts = {
             ratio: max((len(cell["sparsity"]["masks"]["dead"]) for cell in _done(sweep, line, ratio)), default=0)
             for ratio in sweep.ratios(line)
@@ -181,14 +171,24 @@ def _dead(sweep: RatioSweep) -> Finding | None:
         died = {ratio: count for ratio, count in counts.items() if count}
         if died:
             most = rounding.plural(max(died.values()), "layer")
-            parts.append(f"{line.label}, {most} at most, at {_ratios(list(died))}")
-    text = "; ".join(parts)
-    return Finding("Layers that died", f"{text[0].upper()}{text[1:]}.", good=False) if parts else None
+            at = rounding.listed([rounding.ratio(ratio) for ratio in died])
+            parts.append(f"{line.label}, {most} at most, at {at}")
+    return Finding("Layers that died", _sentence(parts), good=False) if parts else None
 
 
 def _done(sweep: RatioSweep, line: Line, ratio: float) -> list[Record]:
     return [cell for cell in sweep.cells((line, ratio), sweep.main_phase) if cell["status"] == "done"]
 
 
-def _ratios(ratios: Sequence[float]) -> str:
-    return rounding.listed([rounding.ratio(ratio) for ratio in ratios])
+def _by_verdict(found: Mapping[float, Difference]) -> dict[str, dict[float, Difference]]:
+    return {verdict: {ratio: each for ratio, each in found.items() if each.verdict == verdict} for verdict in VERDICTS}
+
+
+def _ratios(found: Mapping[float, Difference]) -> str:
+    """Ratios in a sentence, each with its dense trainings."""
+    return rounding.listed([f"{rounding.ratio(ratio)} ({len(each.by_seed)})" for ratio, each in found.items()])
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."

@@ -9,24 +9,25 @@ from secateur.records import Record
 from secateur.report import rounding
 from secateur.report.figures import Figure
 from secateur.report.grid import Table, tables_markdown
+from secateur.report.nuclei_view import NUCLEI
+from secateur.report.pooling import Phase
 from secateur.report.ratio_figures import density_map, disk_curves, macs_curves, metric_curves
-from secateur.report.ratio_results import OUTPUTS, SCOPES, RatioSweep, read_ratios
+from secateur.report.ratio_results import OUTPUTS, PRUNED, RatioSweep, read_ratios
 from secateur.report.ratio_tables import (
     cell_labels,
     compact_table,
     comparison_tables,
     filters_table,
     limits_table,
+    reference_name,
     result_tables,
     size_table,
 )
 from secateur.report.ratio_wording import comparisons_made, not_run, ratio_findings
 from secateur.report.rendering import render
 from secateur.report.sparsity import ZEROS_ARE_NOT_SPEED
-from secateur.report.sweep_cells import Phase
 from secateur.report.sweep_record import (
     cells_table,
-    frames_table,
     latency_table,
     seconds_text,
     set_name,
@@ -34,8 +35,6 @@ from secateur.report.sweep_record import (
 )
 from secateur.report.sweep_wording import progress
 from secateur.report.wording import SYNTHETIC, caution
-
-_SCORE = "mean of Dice and correlation"
 
 
 def is_ratio_sweep(record: Record) -> bool:
@@ -76,21 +75,25 @@ def markdown(record: Record) -> str:
     others = [
         size_table(sweep),
         *_known(latency_table(record, labels)),
-        *_known(frames_table(record, labels)),
-        cells_table(record["cells"], score=_SCORE),
+        cells_table(record["cells"], score=NUCLEI.validation),
     ]
     gaps = "".join(f"- {sentence}\n" for sentence in not_run(record))
     return "\n".join([*parts, "## Size, speed, time\n", tables_markdown(others), "## What was not run\n", gaps])
 
 
 def compact(record: Record) -> str:
-    """For every set, how far each output can be compressed, as Markdown.
+    """For every set, how far each output can be compressed, with a legend, as Markdown.
 
     Raises:
         RecordError: the record contradicts itself.
     """
     sweep = read_ratios(record)
-    return "\n".join(f"{set_name(record, label)}:\n\n{compact_table(sweep, label)}" for label in record["sets"])
+    legend = (
+        f"The largest of the ratios tested such that none up to it loses 2 % of the mean of “{reference_name(sweep)}” "
+        f"or more, the loss there, and the smallest ratio that loses more, with 95 % intervals over cases."
+    )
+    tables = {label: compact_table(sweep, label) for label in record["sets"]}
+    return "\n".join(f"{set_name(record, label)}. {legend}\n\n{table}" for label, table in tables.items())
 
 
 def _contents(sweep: RatioSweep) -> dict[str, Any]:  # the template's variables
@@ -98,13 +101,14 @@ def _contents(sweep: RatioSweep) -> dict[str, Any]:  # the template's variables
     labels = cell_labels(sweep)
     few = (caution(len(each["ids"])) for each in record["sets"].values())
     findings = [(set_name(record, label), ratio_findings(sweep, label)) for label in record["sets"]]
-    maps = [(f"Weights left per layer, {line.label}", density_map(sweep, line)) for line in SCOPES]
+    maps = [(f"Weights left per layer, {line.label}", density_map(sweep, line)) for line in PRUNED]
     sizes = [("Size on disk", disk_curves(sweep)), ("MACs left", macs_curves(sweep))]
     return {
         "title": f"Sweep: {record['name']}",
         "synthetic": SYNTHETIC if record["synthetic"] else None,
         "record": record,
-        "progress": progress(record),
+        "reference": reference_name(sweep),
+        "progress": progress(record, expected={"bench": "latency"}),
         "failures": [cell for cell in record["cells"] if cell["status"] == "failed"],
         "findings": [(name, found) for name, found in findings if found],
         "honest": ZEROS_ARE_NOT_SPEED,
@@ -115,8 +119,7 @@ def _contents(sweep: RatioSweep) -> dict[str, Any]:  # the template's variables
         "sizes": _drawn(sizes),
         "size_table": size_table(sweep),
         "latency": latency_table(record, labels),
-        "frames": frames_table(record, labels),
-        "cells": cells_table(record["cells"], score=_SCORE),
+        "cells": cells_table(record["cells"], score=NUCLEI.validation),
         "seconds": seconds_text(record["cells"]),
         "not_run": not_run(record),
         "protocol": _protocol(record),

@@ -10,8 +10,9 @@ from secateur.records import Record, atomic_path
 from secateur.report import ratios, rounding
 from secateur.report.figures import Figure
 from secateur.report.grid import tables_markdown
+from secateur.report.pooling import Phase
 from secateur.report.rendering import render
-from secateur.report.sweep_cells import Phase, Sweep, read_sweep
+from secateur.report.sweep_cells import Sweep, read_sweep
 from secateur.report.sweep_figures import dice_curves, samples_curves, speedup_curves
 from secateur.report.sweep_record import (
     cells_table,
@@ -112,7 +113,7 @@ def _contents(sweep: Sweep) -> dict[str, Any]:  # the template's variables
         "synthetic": SYNTHETIC if record["synthetic"] else None,
         "record": record,
         "leading": sweep.leading.label,
-        "progress": progress(record),
+        "progress": progress(record, expected={"bench": "latency", "frames": "frames per second"}),
         "failures": [cell for cell in record["cells"] if cell["status"] == "failed"],
         "findings": [(name, found) for name, found in findings if found],
         "comparisons": comparisons_made(sweep),

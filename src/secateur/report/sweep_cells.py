@@ -2,22 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secateur.errors import RecordError
-from secateur.metrics.aggregate import summarize, summarize_difference
 from secateur.records import Record
-from secateur.report.intervals import Interval
-
-
-class Phase(Enum):
-    """When a network was measured; the dense one is the same in both."""
-
-    AFTER = "after recovery"
-    BEFORE = "before recovery"
+from secateur.report.pooling import (
+    Difference,
+    Phase,
+    Pooled,
+    check_lengths,
+    difference,
+    evaluation,
+    pool,
+    read_values,
+)
+from secateur.report.quantities import DICE
 
 
 @dataclass(frozen=True)
@@ -51,39 +51,20 @@ _Key = tuple[str, Phase, Arm, float | None]  # label of a set before a place
 
 
 @dataclass(frozen=True)
-class Pooled:
+class Reached:
     """One place on one set, over the seeds that are done; None is what is undefined.
 
     Attributes:
-        mean: of the cases' Dice, each averaged over seeds first.
-        interval: the same with its bootstrap interval over cases; None with fewer than two cases.
-        by_seed: mean Dice of each seed.
+        dice: of the cases.
         lost: polyps lost among the ``seen`` by the dense network of the same seed, summed over seeds.
         false_frames: frames with a false polyp of ``frames``, summed over seeds.
     """
 
-    mean: float | None
-    interval: Interval | None
-    by_seed: Mapping[int, float]
+    dice: Pooled
     lost: int | None
     seen: int | None
     false_frames: int
     frames: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean Dice of one place minus another's, paired by case, over the seeds that both have."""
-
-    interval: Interval
-    by_seed: Mapping[int, float]
-
-    @property
-    def verdict(self) -> str:
-        """What the interval allows to say of the first place."""
-        if self.interval.low > 0:
-            return "better"
-        return "worse" if self.interval.high < 0 else "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -92,7 +73,7 @@ class Sweep:
 
     record: Record
     places: Mapping[Place, tuple[Record, ...]]
-    pooled: Mapping[_Key, Pooled]
+    reached: Mapping[_Key, Reached]
 
     @property
     def leading(self) -> Arm:
@@ -103,9 +84,9 @@ class Sweep:
         """The cells of a place that are, or are to be, measured in ``phase``."""
         return _of_phase(self.places.get((arm, None if arm == DENSE else keep_ratio), ()), phase)
 
-    def at(self, label: str, phase: Phase, arm: Arm, keep_ratio: float | None) -> Pooled | None:
+    def at(self, label: str, phase: Phase, arm: Arm, keep_ratio: float | None) -> Reached | None:
         """What a place reached; None where no cell of it is done."""
-        return self.pooled.get((label, phase, arm, None if arm == DENSE else keep_ratio))
+        return self.reached.get((label, phase, arm, None if arm == DENSE else keep_ratio))
 
     def arms(self, phase: Phase) -> list[Arm]:
         """All arms of ``phase``, the dense one first, the leading one next."""
@@ -123,27 +104,9 @@ class Sweep:
         return float(np.mean(found) / dense[0]) if dense and found else None
 
     def difference(self, first: Place, second: Place, *, label: str, phase: Phase) -> Difference | None:
-        """Dice of ``first`` minus ``second``; None without a common seed or with fewer than two common cases.
-
-        Only seeds that both have are taken, since networks of one seed come from one dense training. A case's
-        Dice is averaged over them first; then the paired bootstrap draws cases.
-        """
-        ours, theirs = (self._dices(place, label, phase) for place in (first, second))
-        seeds = [seed for seed in ours if seed in theirs]
-        if not seeds:
-            return None
-        one, other = (np.mean([side[seed] for seed in seeds], axis=0).tolist() for side in (ours, theirs))
-        summary = summarize_difference(other, one)
-        if summary.n < 2:
-            return None
-        by_seed = {seed: _mean(ours[seed] - theirs[seed]) for seed in seeds}
-        return Difference(
-            Interval(summary.mean, *summary.ci95, summary.n),
-            {seed: mean for seed, mean in by_seed.items() if mean is not None},
-        )
-
-    def _dices(self, place: Place, label: str, phase: Phase) -> dict[int, NDArray[np.float64]]:
-        return _dices(self.cells(*place, phase), label, phase)
+        """Dice of ``first`` minus ``second``; see `secateur.report.pooling.difference`."""
+        ours, theirs = (read_values(self.cells(*place, phase), label, phase, DICE) for place in (first, second))
+        return difference(ours, theirs, DICE)
 
 
 def read_sweep(record: Record) -> Sweep:
@@ -155,7 +118,7 @@ def read_sweep(record: Record) -> Sweep:
     missing = {"cells", "sets", "recipe"} - record.keys()
     if missing:
         raise RecordError(f"the record has no {', '.join(sorted(missing))}; give the sweep.json of `secateur sweep`.")
-    _check_lengths(record)
+    check_lengths(record, (DICE,))
     criteria = record["recipe"]["sweep"]["criteria"]
     grouped: dict[Place, list[Record]] = {}
     for cell in record["cells"]:
@@ -164,14 +127,14 @@ def read_sweep(record: Record) -> Sweep:
         place: tuple(sorted(grouped[place], key=lambda cell: int(cell["seed"])))
         for place in sorted(grouped, key=lambda place: _rank(place[0], criteria))
     }
-    pooled = {}
+    reached = {}
     for label in record["sets"]:
         for phase in Phase:
             for (arm, ratio), cells in places.items():
                 found = _pool(_of_phase(cells, phase), label, phase)
                 if found:
-                    pooled[label, phase, arm, ratio] = found
-    return Sweep(record, places, pooled)
+                    reached[label, phase, arm, ratio] = found
+    return Sweep(record, places, reached)
 
 
 def _arm(cell: Record) -> Arm:
@@ -207,53 +170,16 @@ def _belongs(cell: Record, phase: Phase) -> bool:
     return bool(cell["kind"] == "pruned" and (cell["variant"] or {}).get("kind") != "distilled")
 
 
-def _evaluation(cell: Record, label: str, phase: Phase) -> Record | None:
-    """What a cell reached on a set; None where it is not done."""
-    if cell["status"] != "done":
+def _pool(cells: Sequence[Record], label: str, phase: Phase) -> Reached | None:
+    dice = pool(read_values(cells, label, phase, DICE))
+    if dice is None:
         return None
-    cut = cell["kind"] == "pruned" and phase is Phase.BEFORE
-    evaluations: Record = (cell["before_recovery"] if cut else cell["evaluations"]) or {}
-    found: Record | None = evaluations.get(label)
-    return found
-
-
-def _dices(cells: Sequence[Record], label: str, phase: Phase) -> dict[int, NDArray[np.float64]]:
-    """By seed, Dice per case ``(cases,)``; NaN is undefined."""
-    found = {int(cell["seed"]): _evaluation(cell, label, phase) for cell in cells}
-    return {seed: np.array(each["dice"], dtype=np.float64) for seed, each in found.items() if each}
-
-
-def _pool(cells: Sequence[Record], label: str, phase: Phase) -> Pooled | None:
-    dices = _dices(cells, label, phase)
-    if not dices:
-        return None
-    found = [each for cell in cells if (each := _evaluation(cell, label, phase))]
-    summary = summarize(np.mean(list(dices.values()), axis=0))
-    means = {seed: _mean(values) for seed, values in dices.items()}
+    found = [each for cell in cells if (each := evaluation(cell, label, phase))]
     against_dense = all(each["polyps"]["lost"] is not None for each in found)
-    return Pooled(
-        mean=summary.mean if summary.n else None,
-        interval=Interval.of(summary),
-        by_seed={seed: mean for seed, mean in means.items() if mean is not None},
+    return Reached(
+        dice=dice,
         lost=sum(each["polyps"]["lost"] for each in found) if against_dense else None,
         seen=sum(each["polyps"]["seen_by_dense"] for each in found) if against_dense else None,
         false_frames=sum(each["false_polyp_frames"]["count"] for each in found),
         frames=sum(each["false_polyp_frames"]["of"] for each in found),
     )
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else None
-
-
-def _check_lengths(record: Record) -> None:
-    for cell in record["cells"]:
-        for evaluations in (cell.get("evaluations"), cell.get("before_recovery")):
-            for label, evaluation in (evaluations or {}).items():
-                found, wanted = len(evaluation["dice"]), len(record["sets"][label]["ids"])
-                if found != wanted:
-                    raise RecordError(
-                        f"cell '{cell['name']}' has {found} Dice values for the {wanted} cases of '{label}'; "
-                        "run `secateur sweep` again for that cell."
-                    )

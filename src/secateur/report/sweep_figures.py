@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from secateur.records import Record
 from secateur.report import rounding
 from secateur.report.figures import DASHES, SERIES, SYMBOLS, Figure, base_layout, error_bars
-from secateur.report.intervals import Interval
+from secateur.report.pooling import Phase, Pooled
 from secateur.report.runs import Timing
-from secateur.report.sweep_cells import DENSE, Arm, Phase, Place, Pooled, Sweep
+from secateur.report.sweep_cells import DENSE, Arm, Place, Sweep
 from secateur.report.sweep_tables import compared_arms
 
 _SHIFT = 0.009  # decades between neighbours of one budget
@@ -17,30 +16,14 @@ _VARIANTS = ("circle-open", "square-open", "hexagram-open", "triangle-left-open"
 _FADED = 0.7  # opacity of single seeds
 
 
-class Spread(Protocol):
-    """A mean with its interval over cases, and the mean of each seed."""
-
-    @property
-    def mean(self) -> float | None:
-        """Over cases, each averaged over seeds first."""
-
-    @property
-    def interval(self) -> Interval | None:
-        """The same with its bounds."""
-
-    @property
-    def by_seed(self) -> Mapping[int, float]:
-        """Of each seed."""
-
-
 def dice_curves(sweep: Sweep, label: str, phase: Phase) -> Figure | None:
     """Mean Dice with its interval against the share of MACs kept, one line per arm; seeds as small points."""
     arms = [arm for arm in (sweep.leading, *compared_arms(sweep, phase)) if arm != DENSE]
     places = {
-        (arm, ratio): found
+        (arm, ratio): found.dice
         for arm in arms
         for ratio in sweep.budgets(phase)
-        if (found := sweep.at(label, phase, arm, ratio)) and found.interval
+        if (found := sweep.at(label, phase, arm, ratio)) and found.dice.interval
     }
     data = []
     for arm in arms:
@@ -55,9 +38,9 @@ def dice_curves(sweep: Sweep, label: str, phase: Phase) -> Figure | None:
         return None
     layout = base_layout("share of MACs kept, %, log scale", f"mean Dice {phase.value}")
     layout["xaxis"] |= _percent_axis([*sweep.budgets(phase), 1.0])
-    if dense and dense.interval:
-        data = [*_line(sweep, DENSE, [(100.0, 1.0, dense)]), *data]
-        layout["shapes"] = [level(dense.interval.mean)]
+    if dense and dense.dice.interval:
+        data = [*_line(sweep, DENSE, [(100.0, 1.0, dense.dice)]), *data]
+        layout["shapes"] = [level(dense.dice.interval.mean)]
     return {"data": data, "layout": {**layout, "height": 500}}
 
 
@@ -71,15 +54,15 @@ def samples_curves(sweep: Sweep, label: str) -> Figure | None:
     for number, ((plain, ratio), arms) in enumerate(series.items()):
         for phase in Phase:
             found = [(arm.samples or 0, sweep.at(label, phase, arm, ratio)) for arm in arms]
-            points = [(float(count), pooled) for count, pooled in found if pooled and pooled.mean is not None]
+            points = [(float(count), each.dice) for count, each in found if each and each.dice.mean is not None]
             if not points:
                 continue
             name = f"{plain.label} at {rounding.percent(ratio or 1)}, {phase.value}"
             look = style(SERIES[number % len(SERIES)], SYMBOLS[number % len(SYMBOLS)], after=phase is Phase.AFTER)
             data += traces(name, points, look, hover="%{x} samples: Dice %{y:.3f}")
             reference = sweep.at(label, phase, plain, ratio)
-            if reference and reference.mean is not None:
-                levels.append(level(reference.mean, look["line"]["color"], _all_samples(sweep)))
+            if reference and reference.dice.mean is not None:
+                levels.append(level(reference.dice.mean, look["line"]["color"], _all_samples(sweep)))
     if not data:
         return None
     layout = base_layout("scoring samples, log scale", "mean Dice")
@@ -149,7 +132,7 @@ def _line(sweep: Sweep, arm: Arm, points: Sequence[tuple[float, float, Pooled]])
 
 def traces(
     name: str,
-    points: Sequence[tuple[float, Spread]],
+    points: Sequence[tuple[float, Pooled]],
     look: Record,
     *,
     hover: str,

@@ -4,15 +4,25 @@ from collections.abc import Sequence
 
 from secateur.records import Record
 from secateur.report import rounding
-from secateur.report.grid import NO_CELL, Cell, Part, Table, bounds, markdown_cell, seeds_text, unfinished
+from secateur.report.grid import (
+    NO_CELL,
+    Cell,
+    Part,
+    Table,
+    bounds,
+    difference_cell,
+    markdown_cell,
+    seeds_text,
+    unfinished,
+)
 from secateur.report.intervals import interval_text
+from secateur.report.pooling import Phase
 from secateur.report.runs import Setup
-from secateur.report.sweep_cells import DENSE, Arm, Difference, Phase, Pooled, Sweep
+from secateur.report.sweep_cells import DENSE, Arm, Sweep
 from secateur.report.sweep_record import read_latencies, set_name
 from secateur.report.tables import as_markdown
 
 _BASELINES = ("random", "uniform", "l2")
-VERDICT_TONES = {"better": "pass", "worse": "fail", "no difference shown": "muted"}
 
 
 def result_tables(sweep: Sweep, label: str) -> list[Table]:
@@ -81,7 +91,7 @@ def compact_table(sweep: Sweep) -> str:
         row = [arm.label, rounding.percent(share) if share else "", str(done)]
         for label in sweep.record["sets"]:
             found = sweep.at(label, Phase.AFTER, arm, ratio)
-            lines = [Part(_dice_text(found))] if found else []
+            lines = [Part(interval_text(found.dice.interval) or rounding.score(found.dice.mean))] if found else []
             row.append(markdown_cell((*lines, *unfinished(cells, why=False))))
         rows.append(row + ([_speedup_text(sweep.record, speed, cells)] if speed else []))
     return as_markdown(header, rows)
@@ -115,8 +125,8 @@ def _result_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_ratio: f
         return NO_CELL
     parts: list[Part] = []
     if found:
-        parts.append(Part(f"{rounding.score(found.mean)} ({seeds_text(len(found.by_seed))})", "strong"))
-        parts += [Part(bounds(found.interval, rounding.score))] if found.interval else []
+        parts.append(Part(f"{rounding.score(found.dice.mean)} ({seeds_text(len(found.dice.by_seed))})", "strong"))
+        parts += [Part(bounds(found.dice.interval, rounding.score))] if found.dice.interval else []
         parts += (
             [Part(f"lost {rounding.share_text(found.lost, found.seen)}", "muted")] if found.seen is not None else []
         )
@@ -146,25 +156,11 @@ def _comparison_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_rati
     if found is None:
         missing = unfinished(cells, why=False) or unfinished(sweep.cells(sweep.leading, keep_ratio, phase), why=False)
         return missing or (Part("not comparable: fewer than two common cases", "muted"),)
-    return _difference_parts(found)
-
-
-def _difference_parts(found: Difference) -> Cell:
-    seeds = ", ".join(rounding.signed(value) for value in found.by_seed.values())
-    return (
-        Part(rounding.signed(found.interval.mean), "strong"),
-        Part(bounds(found.interval, rounding.signed)),
-        Part(found.verdict, VERDICT_TONES[found.verdict]),
-        *((Part(f"seeds: {seeds}", "muted"),) if len(found.by_seed) > 1 else (Part(seeds_text(1), "muted"),)),
-    )
+    return difference_cell(found)
 
 
 def _is_baseline(arm: Arm) -> bool:
     return arm.kind == "scratch" or (arm.criterion in _BASELINES and arm.variant is None)
-
-
-def _dice_text(found: Pooled) -> str:
-    return interval_text(found.interval) or rounding.score(found.mean)
 
 
 def _speedup_text(record: Record, setup: Setup, cells: Sequence[Record]) -> str:

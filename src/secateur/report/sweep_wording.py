@@ -1,9 +1,12 @@
 """Findings of a sweep in plain words, made from the record by rules."""
 
+from collections.abc import Mapping
+
 from secateur.records import Record
 from secateur.report import rounding
+from secateur.report.pooling import Difference, Phase
 from secateur.report.rows import Finding
-from secateur.report.sweep_cells import DENSE, Arm, Difference, Phase, Sweep
+from secateur.report.sweep_cells import DENSE, Arm, Sweep
 from secateur.report.sweep_tables import compared_arms, leading_budgets
 
 _CRITERIA = {
@@ -31,14 +34,14 @@ def sweep_findings(sweep: Sweep, label: str) -> list[Finding]:
 
 def comparisons_made(sweep: Sweep) -> tuple[int, int]:
     """How many comparisons the tables hold, and how many of their intervals exclude zero."""
-    verdicts = [
-        found.verdict
+    shown = [
+        found.excludes_zero
         for label in sweep.record["sets"]
         for phase in Phase
         for ratio in leading_budgets(sweep, phase)
         for found in _differences(sweep, ratio, phase, label).values()
     ]
-    return len(verdicts), sum(verdict != "no difference shown" for verdict in verdicts)
+    return len(shown), sum(shown)
 
 
 def known_criteria(sweep: Sweep) -> dict[str, str]:
@@ -47,26 +50,26 @@ def known_criteria(sweep: Sweep) -> dict[str, str]:
     return {name: _CRITERIA[name] for name in names if name in _CRITERIA}
 
 
-def progress(record: Record) -> list[Finding]:
-    """What is not there: cells that failed or were not run, and what was not measured."""
+def progress(record: Record, *, expected: Mapping[str, str]) -> list[Finding]:
+    """What is not there: cells that failed or were not run, and what of ``expected``, words by key, has no record."""
     states = [cell["status"] for cell in record["cells"]]
     failed, waiting = states.count("failed"), states.count("waiting")
     found = []
     if failed or waiting:
         text = f"{states.count('done')} of {len(states)} cells are done, {failed} failed, {waiting} not run."
         found.append(Finding("This sweep is not complete", text, good=False))
-    missing = [name for name, key in (("latency", "bench"), ("frames per second", "frames")) if not record[key]]
+    missing = [words for key, words in expected.items() if not record[key]]
     return found + ([Finding("Not measured", f"There is no record of {' and '.join(missing)}.")] if missing else [])
 
 
 def _finding(sweep: Sweep, keep_ratio: float, phase: Phase, label: str) -> Finding | None:
     reached = sweep.at(label, phase, sweep.leading, keep_ratio)
-    if reached is None or reached.interval is None:
+    if reached is None or reached.dice.interval is None:
         return None
     differences = _differences(sweep, keep_ratio, phase, label)
     dense = differences.pop(DENSE, None)
-    seeds = f"{len(reached.by_seed)} seed{'s' * (len(reached.by_seed) != 1)}"
-    text = f"Dice {rounding.score(reached.interval.mean)}"
+    seeds = rounding.plural(len(reached.dice.by_seed), "seed")
+    text = f"Dice {rounding.score(reached.dice.interval.mean)}"
     if dense:
         low, high = rounding.signed(dense.interval.low), rounding.signed(dense.interval.high)
         text += f", {rounding.signed(dense.interval.mean)} [{low}, {high}] against dense: {_against_dense(dense)}"
@@ -101,7 +104,8 @@ def _against_dense(found: Difference) -> str:
 def _against_others(differences: dict[Arm, Difference]) -> str:
     """Sentences such as "Better than random (+0.020); no difference shown against l2 (0.000)."."""
     parts = []
-    for verdict, link in (("better", "than"), ("worse", "than"), ("no difference shown", "against")):
+    links = {"better": "than", "worse": "than", "seeds disagree": "against", "no difference shown": "against"}
+    for verdict, link in links.items():
         names = [
             f"{arm.label} ({rounding.signed(difference.interval.mean)})"
             for arm, difference in differences.items()

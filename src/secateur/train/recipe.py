@@ -1,6 +1,7 @@
 """How a stage of training runs: settings as frozen data, checked when they are made."""
 
 import math
+from collections.abc import Iterable
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -61,6 +62,18 @@ class TrainRecipe(BaseModel):
                 f"keep_epoch {self.keep_epoch} is not trained; give one from {skipped + 1} to {self.epochs}"
             )
         return self
+
+
+def in_rounds(last: TrainRecipe | None, rounds: int, round_epochs: int) -> tuple[TrainRecipe, ...]:
+    """The training after each of several rounds: ``round_epochs`` of ``last``, and last the whole; none without one."""
+    if last is None:
+        return ()
+    return (*[last.model_copy(update={"epochs": round_epochs})] * (rounds - 1), last)
+
+
+def trained_epochs(stages: Iterable[TrainRecipe]) -> int:
+    """How many epochs are really trained in all, those that are skipped left out."""
+    return sum(stage.epochs - (stage.skip_epochs or 0) for stage in stages)
 
 
 class DistillationRecipe(BaseModel):
