@@ -36,6 +36,8 @@ RATIOS = RatioSweepRecipe(
     repeated_compressions=(1, 5, 16, 20, 64),
     random_compressions=(2, 5, 16, 64),
     small_compressions=(5, 16, 64),
+    branches=("semantic", "distance"),
+    branch_compressions=(16,),
     structured_keep_ratios=(0.5, 0.1),
 )
 

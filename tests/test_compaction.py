@@ -17,6 +17,7 @@ from secateur.graph.records import Role
 from secateur.prune import compaction, constants
 from secateur.prune.compaction import compact
 from secateur.prune.trial import trace
+from test_prune_proof import Magnifying
 
 ODD = (19, 22)
 
@@ -356,6 +357,55 @@ def test_a_bias_that_others_add_too_takes_nothing():
     assert small[0].out_channels == 4
     assert done.folds[0].bias is None
     assert_same(model, small)
+
+
+class BiasTwice(nn.Module):
+    """What a layer adds is added by hand, or by a norm, too."""
+
+    def __init__(self, normed):
+        super().__init__()
+        self.first, self.second, self.last = conv(3, 8), conv(8, 8, 1), conv(8, 1, 1)
+        self.norm = nn.InstanceNorm2d(8, affine=True) if normed else None
+        if normed:
+            self.norm.bias = self.second.bias
+
+    def forward(self, x):
+        y = self.second(self.first(x).relu())
+        return self.last(self.norm(y) if self.norm else y + self.second.bias[:, None, None]).relu()
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_a_bias_that_is_used_elsewhere_takes_nothing(normed):
+    model = BiasTwice(normed).double()
+    scramble_(model, seed=1)
+    with torch.no_grad():
+        model.first.bias.abs_().add_(0.1)
+    kill_(model.first, range(4))
+    small, done, _ = compacted(model)
+    assert small.first.out_channels == 5
+    assert done.folds[0].bias is None
+    assert_same(model, small)
+
+
+@pytest.mark.parametrize("bias", [-24.0, -26.0])
+def test_what_is_next_to_nothing_is_heard_by_a_loud_reader(bias):
+    model = chain(nn.Sigmoid(), last=conv(6, 2, 3))
+    with torch.no_grad():
+        model[0].bias[[0, 2, 3]] = bias
+        model[2].weight[:, [0, 2, 3]] *= 1e6
+    small, _, _ = compacted(model)
+    assert small[0].out_channels == 4
+    assert_same(model, small)
+
+
+def test_a_network_that_magnifies_rounding_is_compacted():
+    torch.manual_seed(0)
+    model = Magnifying(30).double()
+    kill_(model.first, range(350))
+    kill_(model.second, range(350))
+    small, done, _ = compacted(model, (1, 3, 8, 8))
+    assert small.first.out_channels == small.second.out_channels == 350
+    assert 1e-9 < done.max_rel_diff < 1e-3
 
 
 def kill_two_in_three_(model, graph):

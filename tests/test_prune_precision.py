@@ -125,6 +125,7 @@ def test_shipped_networks_run_as_their_double_copies(name):
         {},
         {"padding": 1},
         {"padding": 2, "stride": 2},
+        {"padding": 9},
         {"stride": 3, "dilation": 2, "padding": 2},
         {"groups": 2, "padding": 1},
         {"padding": "same"},

@@ -308,7 +308,9 @@ def test_curves_show_means_intervals_seeds_and_the_dense_band(whole):
     sweep = read_ratios(whole)
     figure = metric_curves(sweep, "test", Phase.AFTER, SEMANTIC_DICE)
     lines = {trace["name"]: trace for trace in figure["data"] if trace.get("showlegend", True)}
-    assert set(lines) == {line.label for line in LINES if line != DENSE}
+    branches = {"semantic branch alone", "distance branch alone"}
+    assert set(lines) == {line.label for line in LINES if line != DENSE} | branches
+    assert len({line["line"]["color"] for line in lines.values()}) == len(lines)
     assert lines["layer-wise"]["x"] == pytest.approx(RATIOS.compressions[1:], rel=0.1)
     found = sweep.pooled((LAYER, 16.0), "test", Phase.AFTER, SEMANTIC_DICE)
     assert lines["layer-wise"]["y"][2] == found.mean
@@ -359,11 +361,10 @@ def test_the_page_says_what_was_found_and_what_was_not_run(page, whole):
     for part in (
         "Largest ratio with a mean loss under 2 % against “nothing removed, trained on”: layer-wise 20\xd7, 3",
         "The paper, layer-wise, other data, metric not named: 16\xd7.",
-        "Of seed 0 alone: random masks, small dense networks and whole filters.",
+        "Of seed 0 alone: random masks, small dense networks, whole filters and single branches.",
         "Zeros alone do not make a CPU faster",
         f"At 2{TIMES} and 100{TIMES} there is one dense training only, seed 0.",
         f"Random masks were not drawn at 20{TIMES} and 100{TIMES}.",
-        "each branch pruned alone is not in this sweep",
         "Latency has not been measured.",
         "secateur report 'runs/a sweep'",
         "nuclei_kumar test (14 cases)",
@@ -412,7 +413,15 @@ def test_only_the_dense_network_is_done(record, tmp_path):
 
 
 def test_one_seed_and_no_recovery(tmp_path):
-    recipe = RATIOS.model_copy(update={"seeds": (0,), "repeated_compressions": None, "structured_keep_ratios": ()})
+    recipe = RATIOS.model_copy(
+        update={
+            "seeds": (0,),
+            "repeated_compressions": None,
+            "structured_keep_ratios": (),
+            "branches": (),
+            "branch_compressions": (),
+        }
+    )
     record = ratio_record(ratios=recipe)
     record["recipe"]["sparsity"]["recovery"] = None
     for cell in record["cells"]:
@@ -425,6 +434,7 @@ def test_one_seed_and_no_recovery(tmp_path):
     assert "All of it comes from one dense training" in page.text
     assert "No network was trained after its cut." in page.text
     assert "No network was cut by whole filters." in not_run(record)
+    assert "each branch pruned alone is not in this sweep" in page.text
     assert "layer-wise none of those tested" in ratio_findings(sweep, "test")[0].text
     assert SMALL in sweep.lines(Phase.BEFORE)
 

@@ -180,6 +180,19 @@ def test_wrong_input_gets_one_line(folder, tmp_path, monkeypatch, capsys, argume
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_for_another_task_is_refused_before_training(tmp_path, monkeypatch, capsys, channels):
+    kwargs = f"{{spatial_dims: 2, in_channels: 3, out_channels: {channels}, channels: [4, 8], strides: [2]}}"
+    network = ("--set", "network.builder=monai.networks.nets:UNet", "--set", f"network.kwargs={kwargs}")
+    small = ("--set", "data.size=32", "--set", "data.train=3", "--set", "data.val=2", "--set", "data.test=2")
+    train = ("train", "--task", "nuclei", "--recipe", "nuclei-demo", *small, *network)
+    code, _, err = run(monkeypatch, capsys, *train, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"maps (1, 3, 32, 32) to (1, {channels}, 32, 32); the nuclei task needs" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_binary_masks_are_taken_by_request(tmp_path, monkeypatch, capsys):
     for part in ("images", "masks"):
         (tmp_path / "data" / part).mkdir(parents=True)
@@ -216,7 +229,7 @@ def test_a_network_without_widths_cannot_be_thinned():
 
 _RATIOS = RatioSweepRecipe(
     compressions=(1, 2, 8), seeds=(0, 1), repeated_compressions=(2,), random_compressions=(2,),
-    small_compressions=(8,), structured_keep_ratios=(0.5,),
+    small_compressions=(8,), structured_keep_ratios=(0.5,), branches=("semantic", "distance"), branch_compressions=(8,),
 )  # fmt: skip
 
 
@@ -226,8 +239,10 @@ def test_every_row_asked_for_is_a_cell_of_its_own():
         "seed-0/dense", "seed-1/dense", "seed-0/layer-x1", "seed-0/taylor-50", "seed-0/small-x8",
         "seed-0/layer-x2", "seed-0/network-x2", "seed-0/random-x2",
         "seed-1/layer-x2", "seed-1/network-x2",
-        "seed-0/layer-x8", "seed-0/network-x8",
+        "seed-0/layer-x8", "seed-0/network-x8", "seed-0/semantic-x8", "seed-0/distance-x8",
     }  # fmt: skip
+    assert cells["seed-0/semantic-x8"].recipe.sparsity.branches == ("semantic",)
+    assert cells["seed-0/layer-x8"].recipe.sparsity.branches == ()
     small = cells["seed-0/small-x8"].recipe
     assert small.training.epochs == 3
     assert count_params(small.network.build()) < count_params(recipe().network.build()) / 6
@@ -266,7 +281,7 @@ def test_the_small_network_trains_as_long_as_rounds_or_rewinding_do():
         (recipe, "over budgets .* not of 'nuclei'; give the recipe ratios instead"),
         (
             lambda: RECIPES["polyp-demo"]().model_copy(update={"ratios": _RATIOS}),
-            "over ratios .* not of 'polyp'; leave",
+            "over ratios .* not of 'polyp'",
         ),
     ],
 )

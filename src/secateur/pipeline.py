@@ -51,6 +51,7 @@ def train(recipe: Recipe, out: Path, session: Session, *, shape_of: RunFolder | 
     seed = recipe.training.seed
     model, spec, plan = _untrained(recipe, shape_of)
     require_side(model, recipe.data.size)
+    task.require(model)
     train_set, val_set = _training_sets(task, cases, recipe, session, seed=seed)
     role, parent = ("dense", None) if shape_of is None else ("scratch", parent_of(shape_of))
     run = _begin(out, recipe, cases, session, role=role, parent=parent, seed=seed)

@@ -1,5 +1,7 @@
 """The cells of a sweep over compression ratios: scopes x ratios x seeds, and the rows beside them."""
 
+from dataclasses import replace
+
 from secateur.cells import Cell, Kind, cut_cell, dense_cell
 from secateur.nets.thinner import thinner
 from secateur.recipes.ratios import RatioSweepRecipe
@@ -8,17 +10,16 @@ from secateur.train.recipe import trained_epochs
 
 
 def plan_ratio_cells(recipe: Recipe, ratios: RatioSweepRecipe) -> tuple[Cell, ...]:
-    """Every cell of the sweep, in the order in which they are run: what is trained from fresh weights comes last."""
+    """Every cell of the sweep, in the order in which they are run: all of the first seed, then what is repeated."""
     dense = [dense_cell(recipe, seed) for seed in ratios.seeds]
     repeated = ratios.compressions if ratios.repeated_compressions is None else ratios.repeated_compressions
-    cells = [*dense]
-    for parent in dense:
-        for compression in ratios.compressions:
-            if parent is dense[0] or compression in repeated:
-                cells += _scopes(parent, ratios, compression)
-    cells += [_sparse(dense[0], "layer", compression, score="random") for compression in ratios.random_compressions]
-    cells += [cut_cell(dense[0], recipe.pruning.criterion, keep) for keep in ratios.structured_keep_ratios]
-    cells += [_small(dense[0], compression) for compression in ratios.small_compressions]
+    first, *others = dense
+    cells = [*dense, *(cell for compression in ratios.compressions for cell in _scopes(first, ratios, compression))]
+    cells += [_sparse(first, "layer", compression, score="random") for compression in ratios.random_compressions]
+    cells += [cut_cell(first, recipe.pruning.criterion, keep) for keep in ratios.structured_keep_ratios]
+    cells += [_branch(first, name, ratio) for ratio in ratios.branch_compressions for name in ratios.branches]
+    cells += [_small(first, compression) for compression in ratios.small_compressions]
+    cells += [cell for parent in others for compression in repeated for cell in _scopes(parent, ratios, compression)]
     return tuple(cells)
 
 
@@ -37,6 +38,17 @@ def _sparse(dense: Cell, scope: str, compression: float, *, score: str = "magnit
         recipe=dense.recipe.with_settings(settings),
         needs=dense.name,
         variant=variant,
+    )
+
+
+def _branch(dense: Cell, branch: str, compression: float) -> Cell:
+    """Only one part of the network loses weights."""
+    cell = _sparse(dense, "layer", compression)
+    return replace(
+        cell,
+        name=f"seed-{dense.seed}/{branch}-x{compression:g}",
+        recipe=cell.recipe.with_settings({"sparsity.branches": [branch]}),
+        variant={**(cell.variant or {}), "branch": branch},
     )
 
 

@@ -211,7 +211,7 @@ def _record(recipe: PruneRecipe, dense: ChannelGraph, small: ChannelGraph, round
             "modes": proofs[-1]["modes"],
             "reads": sum(proof["reads"] for proof in proofs),
             "untested": sorted({read for proof in proofs for read in proof["untested"]}),
-            "noise": max(proof["noise"] for proof in proofs),
+            "noise": max(proof.get("noise", 0.0) for proof in proofs),
             "seconds": sum(proof["seconds"] for proof in proofs),
         },
         "rounds": [

@@ -270,7 +270,8 @@ def _is_timed(recipe: Recipe, cell: Cell) -> bool:
     """Dense, small, the leading and the uniform cuts; what magnitude leaves at the ratios of several seeds."""
     if cell.kind is Kind.SPARSE and recipe.ratios is not None and cell.variant is not None:
         shown = recipe.ratios.repeated_compressions or recipe.ratios.compressions
-        return cell.variant["score"] == "magnitude" and cell.variant["compression"] in shown
+        plain = cell.variant["score"] == "magnitude" and "branch" not in cell.variant
+        return plain and cell.variant["compression"] in shown
     leading = (recipe.sweep.criteria[0], "uniform") if recipe.ratios is None else (recipe.pruning.criterion,)
     is_cut = cell.kind is Kind.PRUNED and cell.recovered and cell.variant is None and cell.criterion in leading
     return cell.kind in (Kind.DENSE, Kind.SMALL) or is_cut

@@ -107,7 +107,13 @@ def _record(twin: nn.Module, arguments: Sequence[Tensor], change: Change | None 
 
     def forward(_: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
         with _module_stack(twin), questions:
-            return [leaf for leaf in pytree.tree_leaves(twin(*inputs)) if isinstance(leaf, Tensor)]
+            output = twin(*inputs)
+            if found := [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]:
+                return found
+            raise TypeError(
+                f"it returns {type(output).__name__}, in which no tensor is found; return a tensor, list, tuple or "
+                f"dict, or register the class with torch.utils._pytree.register_dataclass"
+            )
 
     recorder = make_fx(forward, tracing_mode="real", pre_dispatch=True, _error_on_data_dependent_ops=False)
     with quiet_export(), torch.no_grad(), fx_traceback.preserve_node_meta():

@@ -12,7 +12,7 @@ from secateur.errors import InputError, ProofError
 from secateur.graph.copying import safe_copy
 from secateur.graph.patch import accepts, random_inputs
 from secateur.graph.records import ChannelGraph, GroupId, InputSpec
-from secateur.prune.comparison import MODES, Difference, differences, outputs
+from secateur.prune.comparison import MODES, Difference, compare, outputs
 from secateur.prune.constants import read_constants
 from secateur.prune.dead import Fold, Leaving, Survey, Unit, choose, dead_units, fold_, reason, survey
 from secateur.prune.plan import PruningPlan
@@ -220,8 +220,9 @@ def _differences(
     for seed, size in enumerate(sizes):
         inputs = random_inputs(size, like=dense, seed=seed, dtype=torch.float64)
         before, after = outputs(dense, inputs), outputs(small, inputs)
+        compared = compare(before, after, inputs, lambda given: outputs(dense, given))
         for mode in MODES:
-            found[mode] += differences(before[mode], after[mode]) or [Difference(torch.inf, 0)]
+            found[mode] += compared[mode] or [Difference(torch.inf, 0)]
     return found
 
 

@@ -1,5 +1,6 @@
 """Run the masked and the smaller network in float64, in both modes, and measure how far apart their outputs are."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,7 +40,8 @@ class Difference:
     Attributes:
         absolute: the largest difference.
         scale: the largest value of the masked network's.
-        noise: how far the latter moves with the last bit of the inputs; 0 where that was not asked, see `compare`.
+        noise: how far the masked network's moves with the last bit of the inputs; 0 where that was not asked, see
+            `compare`.
     """
 
     absolute: float
@@ -48,9 +50,10 @@ class Difference:
 
     @property
     def close(self) -> bool:
-        """Whether that is rounding; False also for NaN."""
+        """Whether that is rounding; False also where a number is not finite."""
         rounding = min(_ROUNDINGS * self.noise, _CHAOS * self.scale)
-        return self.absolute <= max(ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * self.scale, rounding)
+        tolerance = max(ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * self.scale, rounding)
+        return math.isfinite(self.absolute) and self.absolute <= tolerance
 
     @property
     def is_chaos(self) -> bool:
@@ -101,25 +104,26 @@ def differences(masked: Sequence[Tensor], removed: Sequence[Tensor]) -> list[Dif
     if [tensor.shape for tensor in masked] != [tensor.shape for tensor in removed]:
         return None
     return [
-        Difference(float((before - after).abs().max()), float(before.abs().max()))
-        for before, after in zip(masked, removed, strict=True)
+        Difference(_largest(before - after), _largest(before)) for before, after in zip(masked, removed, strict=True)
     ]
 
 
-def compare(masked: Outputs, removed: Outputs, nudged: Callable[[], Outputs]) -> dict[str, list[Difference] | None]:
+def compare(
+    masked: Outputs, removed: Outputs, inputs: Sequence[Tensor], again: Callable[[Sequence[Tensor]], Outputs]
+) -> dict[str, list[Difference] | None]:
     """`differences` by mode; where they are more than what sums in another order make, with their noise.
 
     Hundreds of norms and rectifiers one after the other magnify rounding by many powers of ten. How much is seen from
-    the masked network alone: ``nudged`` returns its outputs for inputs that `nudge` changed.
+    the masked network alone: ``again`` makes it anew and returns its outputs for other inputs, those of `nudge`. A
+    network that does not give ``masked`` for ``inputs`` a second time moves for another reason, and has no noise.
     """
     found = {mode: differences(masked[mode], removed[mode]) for mode in MODES}
     if all(difference.close for each in found.values() for difference in each or ()):
         return found
-    moved = nudged()
+    repeated, moved = again(inputs), again(nudge(inputs))
     for mode, each in found.items():
-        if each is not None:
-            pairs = zip(masked[mode], moved[mode], strict=True)
-            noises = [float((before - after).abs().max()) for before, after in pairs]
+        if each is not None and all(map(torch.equal, masked[mode], repeated[mode])):
+            noises = map(_largest, map(torch.sub, masked[mode], moved[mode]))
             found[mode] = [replace(difference, noise=noise) for difference, noise in zip(each, noises, strict=True)]
     return found
 
@@ -143,9 +147,20 @@ def does_not_run(error: Exception) -> str:
 
 
 def tensors_of(output: Any) -> list[Tensor]:  # networks return tensors, lists, dicts; label maps are compared too
-    """The tensors in what a network returns, in floating point."""
+    """The tensors in what a network returns, in floating point; a complex one as its real and imaginary parts.
+
+    Raises:
+        ValueError: there is none that could be compared.
+    """
     leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
-    return [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves]
+    if not leaves:
+        raise ValueError(f"the network returns {type(output).__name__}, in which no tensor is found")
+    real = [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in leaves]
+    return [leaf if leaf.is_floating_point() else leaf.double() for leaf in real]
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from secateur.graph.copying import safe_copy
 from secateur.graph.records import ChannelGraph, InputSpec
@@ -115,6 +116,9 @@ def _run(twin: nn.Module, graph: ChannelGraph, inputs: Sequence[InputSpec], *, t
     return calls.readings()
 
 
+_ANOTHER_CALL = 0  # in the place of a weight's id
+
+
 @final
 class _Calls(TorchFunctionMode):
     """While active, notes every call of a consumer, and who adds which bias."""
@@ -136,6 +140,9 @@ class _Calls(TorchFunctionMode):
     ) -> Any:
         if func in _ARGUMENTS:
             self._note(func, dict(zip(_ARGUMENTS[func], args, strict=False)) | (kwargs or {}))
+        else:
+            for name in filter(None, (self._names.get(id(leaf)) for leaf in pytree.tree_leaves((args, kwargs)))):
+                self._adders.setdefault(name, set()).add(_ANOTHER_CALL)
         return func(*args, **(kwargs or {}))
 
     def _note(self, func: Callable[..., Any], given: Mapping[str, Any]) -> None:
@@ -153,6 +160,7 @@ class _Calls(TorchFunctionMode):
                 site,
                 least=lines.amin(1),
                 largest=lines.amax(1),
+                loudest=float(weight.abs().max().clamp_min(1)),
                 groups=int(given.get("groups", 1)),
                 input_first=names is _TRANSPOSED or "bias" not in names,
                 bias=bias,
@@ -174,11 +182,16 @@ class _Calls(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a consumer: the extremes of each channel that it reads, and what `Reading` holds of it."""
+    """One call of a consumer: the extremes of each channel that it reads, and what `Reading` holds of it.
+
+    Attributes:
+        loudest: the largest weight, at least 1: what is rounding to a quiet consumer may not be to a loud one.
+    """
 
     site: ReadSite
     least: Tensor
     largest: Tensor
+    loudest: float
     groups: int
     input_first: bool
     bias: str | None
@@ -187,8 +200,9 @@ class _Call:
     def constants(self) -> Tensor:
         """As in `Reading`, for all channels in a line."""
         middle = (self.least + self.largest) / 2
-        value = middle.masked_fill(middle.abs() <= ROUNDING, 0)
-        return torch.where(_close(self.least, self.largest), value, torch.inf).masked_fill(middle.isnan(), torch.nan)
+        value = middle.masked_fill(middle.abs() * self.loudest <= ROUNDING, 0)
+        same = _close(self.least * self.loudest, self.largest * self.loudest)
+        return torch.where(same, value, torch.inf).masked_fill(middle.isnan(), torch.nan)
 
 
 def _has_borders(names: Sequence[str], given: Mapping[str, Any], weight: Tensor) -> bool:

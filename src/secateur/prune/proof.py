@@ -21,14 +21,13 @@ from secateur.prune.comparison import (
     compare,
     does_not_run,
     masked_outputs,
-    nudge,
     outputs,
     repeatable,
     tensors_of,
 )
 from secateur.prune.precision import backward_in_double
 from secateur.prune.reads import ReadSite, contributions
-from secateur.prune.twins import random_twin, sharing_twin, widen_buffers_
+from secateur.prune.twins import random_twin, sharing_twin, wide_random_twin, widen_buffers_
 
 # Draws of random weights: a second and more only for a read that none felt yet. The few hidden channels of a
 # squeeze-excite are all dead behind their rectifier under one draw in four or so.
@@ -112,11 +111,6 @@ def prove_surgery(dense: nn.Module, graph: ChannelGraph, kept: Kept, cut: Cut) -
     untested = list({(read.tensor, group.id): None for group in losing for read in group.reads()})
     proof = Proof(True, 0.0, 0.0, (), len(untested), (), "", 0.0, graph.approximated(kept))
 
-    def once_more(draw: int) -> Outputs:
-        twin = random_twin(dense, seed=draw)
-        widen_buffers_(twin)
-        return masked_outputs(twin, graph, kept, nudge(inputs))
-
     def attempt(draw: int) -> tuple[Proof, list[_Read]]:  # holds the only copy, and lets it go
         twin = random_twin(dense, seed=draw)
         silent = _silent_reads(twin, graph, kept, inputs, untested, asking_twice=draw == 0)
@@ -125,7 +119,13 @@ def prove_surgery(dense: nn.Module, graph: ChannelGraph, kept: Kept, cut: Cut) -
         release_freed_memory()
         masked = masked_outputs(twin, graph, kept, inputs)
         cut(twin, graph, kept)
-        found = compare(masked, outputs(twin, inputs), lambda: once_more(draw))
+        removed = outputs(twin, inputs)
+        del twin
+
+        def again(given: Sequence[Tensor]) -> Outputs:
+            return masked_outputs(wide_random_twin(dense, seed=draw), graph, kept, given)
+
+        found = compare(masked, removed, inputs, again)
         return _with(proof, f"random {draw + 1}" if draw else "random", found), silent
 
     try:
@@ -145,8 +145,9 @@ def prove_weights(proof: Proof, dense: nn.Module, small: nn.Module, graph: Chann
     started = time.perf_counter()
     inputs = random_inputs(graph.patch, like=dense, seed=1, dtype=torch.float64)
     try:
-        masked, removed = masked_outputs(sharing_twin(dense), graph, kept, inputs), outputs(sharing_twin(small), inputs)
-        found = compare(masked, removed, lambda: masked_outputs(sharing_twin(dense), graph, kept, nudge(inputs)))
+        masked = masked_outputs(sharing_twin(dense), graph, kept, inputs)
+        removed = outputs(sharing_twin(small), inputs)
+        found = compare(masked, removed, inputs, lambda given: masked_outputs(sharing_twin(dense), graph, kept, given))
         proof = _with(proof, "real", found)
     except BREAKS as error:
         proof = replace(proof, passed=False, failure=proof.failure or does_not_run(error))

@@ -90,7 +90,8 @@ def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
     size = tensor.shape[2]
     low, high = min(max(start, 0), size), max(min(start + count, size), 0)
     inside = tensor.narrow(2, low, max(high - low, 0))
-    return F.pad(inside, (*(0, 0) * (tensor.ndim - 3), max(-start, 0), max(start + count - size, 0)))
+    outside = (min(max(-start, 0), count), min(max(start + count - size, 0), count))  # all of them, in wide padding
+    return F.pad(inside, (*(0, 0) * (tensor.ndim - 3), *outside))
 
 
 def _tuple(value: int | Sequence[int], rank: int) -> tuple[int, ...]:

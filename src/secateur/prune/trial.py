@@ -14,9 +14,9 @@ from secateur.graph.memory import release_freed_memory
 from secateur.graph.patch import random_inputs
 from secateur.graph.records import ChannelGraph, ChannelGroup, GroupId, Kept, Pin
 from secateur.graph.trace import trace_channels
-from secateur.prune.comparison import BREAKS, compare, does_not_run, masked_outputs, nudge, outputs
+from secateur.prune.comparison import BREAKS, Outputs, compare, does_not_run, masked_outputs, outputs
 from secateur.prune.surgery import cut_
-from secateur.prune.twins import random_twin, widen_buffers_
+from secateur.prune.twins import wide_random_twin
 
 _NUMBER = re.compile(r"\d+")
 _NARROW = 8  # a group of fewer units cannot lose clearly different shares
@@ -81,7 +81,7 @@ class Disagreement:
     Attributes:
         text: in words.
         module: in which the smaller one stopped, if it did.
-        hopeless: rounding alone makes such a difference, whatever is removed.
+        hopeless: rounding alone makes such a difference in every output, whatever is removed.
     """
 
     text: str
@@ -112,28 +112,28 @@ class Trial:
         """
         kept = {group.id: self.kept[group.id] for group in groups}
         inputs = random_inputs(self.graph.patch, like=self.model, seed=1, dtype=torch.float64)
-        twin = self._twin()
+        small = wide_random_twin(self.model)
         try:
-            cut_(twin, self.graph, kept)
-            removed = outputs(twin, inputs)
-            del twin
-            twin = self._twin()
-            masked = masked_outputs(twin, self.graph, kept, inputs)
-            found = compare(masked, removed, lambda: masked_outputs(twin, self.graph, kept, nudge(inputs)))
+            cut_(small, self.graph, kept)
+            removed = outputs(small, inputs)
         except BREAKS as error:
-            return Disagreement(does_not_run(error), _where(error, twin))
+            return Disagreement(does_not_run(error), _where(error, small))
+        del small
+
+        def masked(given: Sequence[Tensor]) -> Outputs:
+            return masked_outputs(wide_random_twin(self.model), self.graph, kept, given)
+
+        try:
+            found = compare(masked(inputs), removed, inputs, masked)
+        except BREAKS as error:
+            return Disagreement(does_not_run(error))
         for mode, outputs_apart in found.items():
             if outputs_apart is None:
                 return Disagreement(f"{mode}: the outputs have other shapes")
             wrong = sorted((each for each in outputs_apart if not each.close), key=lambda each: not each.is_chaos)
             if wrong:
-                return Disagreement(f"{mode}: {wrong[0]}", hopeless=wrong[0].is_chaos)
+                return Disagreement(f"{mode}: {wrong[0]}", hopeless=all(each.is_chaos for each in outputs_apart))
         return None
-
-    def _twin(self) -> nn.Module:
-        twin = random_twin(self.model)
-        widen_buffers_(twin)
-        return twin
 
 
 def _where(error: Exception, model: nn.Module) -> str | None:

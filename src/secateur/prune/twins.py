@@ -24,6 +24,13 @@ def random_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
     return twin
 
 
+def wide_random_twin(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """`random_twin` with floating buffers in float64, ready to run."""
+    twin = random_twin(model, seed=seed)
+    widen_buffers_(twin)
+    return twin
+
+
 def sharing_twin(model: nn.Module) -> nn.Module:
     """A copy of ``model`` that shares the values of its parameters, and has its own buffers in float64.
 

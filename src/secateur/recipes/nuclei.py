@@ -49,6 +49,8 @@ def nuclei_study() -> Recipe:
             repeated_compressions=(1, 5, 16, 20, 64),
             random_compressions=(2, 5, 16, 20, 64),
             small_compressions=(5, 16, 64),
+            branches=("semantic", "distance"),
+            branch_compressions=(16, 64),
             structured_keep_ratios=(0.5, 0.25, 0.1),
             before_recovery=False,
         ),

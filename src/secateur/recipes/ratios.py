@@ -8,7 +8,7 @@ from secateur.recipes.sweep import Share
 
 Compression = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
-_SUBSETS = ("repeated_compressions", "random_compressions", "small_compressions")
+_SUBSETS = ("repeated_compressions", "random_compressions", "small_compressions", "branch_compressions")
 
 
 class RatioSweepRecipe(BaseModel):
@@ -27,6 +27,8 @@ class RatioSweepRecipe(BaseModel):
         small_compressions: those beside which, for the first seed, a dense network with as many parameters as are left,
             thinner in every layer, is trained from fresh weights for as many epochs as dense training and recovery
             took together.
+        branches: parts of the network by module name, such as ``semantic``, and
+        branch_compressions: the ratios at which each of them alone, for the first seed, loses weights layer by layer.
         structured_keep_ratios: shares of the MACs to which the same dense network is cut by whole filters, as the
             recipe's ``pruning`` says: what makes it fast.
         before_recovery: whether to measure every cut before its recovery too, which takes as long as measuring it
@@ -42,6 +44,8 @@ class RatioSweepRecipe(BaseModel):
     repeated_compressions: tuple[Compression, ...] | None = None
     random_compressions: tuple[Compression, ...] = ()
     small_compressions: tuple[Compression, ...] = ()
+    branches: tuple[str, ...] = ()
+    branch_compressions: tuple[Compression, ...] = ()
     structured_keep_ratios: tuple[Share, ...] = ()
     before_recovery: bool = True
     elsewhere: tuple[str, ...] = ()
@@ -52,6 +56,8 @@ class RatioSweepRecipe(BaseModel):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(set(values)) < len(values):
                 raise ValueError(f"{name} names one value twice: {', '.join(map(str, values))}")
+        if bool(self.branches) != bool(self.branch_compressions):
+            raise ValueError("branches and branch_compressions go together; give both or neither")
         for name in _SUBSETS:
             unknown = set(getattr(self, name) or ()) - set(self.compressions)
             if unknown:

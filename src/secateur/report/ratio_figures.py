@@ -33,7 +33,7 @@ def metric_curves(sweep: RatioSweep, label: str, phase: Phase, quantity: Quantit
             points = [(sweep.position(place) * shift, pooled) for place, pooled in found.items()]
             hints = [place_name(*place) for place in found]
             value = f"{quantity.name} %{{y:.{quantity.digits}f}}"
-            look, hover = _look(line), f"%{{customdata}}: {value}"
+            look, hover = _look(sweep, line), f"%{{customdata}}: {value}"
             data += traces(line.label, points, look, hover=hover, hints=hints, value=value)
     if not data:
         return None
@@ -68,7 +68,7 @@ def disk_curves(sweep: RatioSweep) -> Figure | None:
     for line in PRUNED:
         cells = _sparse_cells(sweep, line)
         for key, name, dash in _FILES if cells else ():
-            look = _look(line)
+            look = _look(sweep, line)
             data.append(
                 {
                     **look,
@@ -90,7 +90,7 @@ def macs_curves(sweep: RatioSweep) -> Figure | None:
         if cells:
             data.append(
                 {
-                    **_look(line),
+                    **_look(sweep, line),
                     "name": line.label,
                     "x": [ratio for ratio, _ in cells],
                     "y": [100 * cell["sparsity"]["reached"]["macs_keep_ratio"] for _, cell in cells],
@@ -103,7 +103,7 @@ def macs_curves(sweep: RatioSweep) -> Figure | None:
     if data and dense and points:
         data.append(
             {
-                **_look(FILTERS),
+                **_look(sweep, FILTERS),
                 "name": FILTERS.label,
                 "x": [ratio for ratio, _ in points],
                 "y": [100 * cell["macs"] / dense["macs"] for _, cell in points],
@@ -171,9 +171,10 @@ def _band(sweep: RatioSweep, label: str, phase: Phase, quantity: Quantity) -> li
     return [{**across, **ends, "fillcolor": "var(--dense-soft)", "opacity": 0.4}, level(dense.interval.mean)]
 
 
-def _look(line: Line) -> Record:
+def _look(sweep: RatioSweep, line: Line) -> Record:
     """Line and marker, the same in every figure."""
     if line == CONTROL:
         return style("var(--dense)", "diamond-open")
-    number = LINES.index(line) - LINES.index(LAYER)
+    others = [each for each in dict.fromkeys(each for each, _ in sweep.places) if each not in LINES]
+    number = [*LINES[LINES.index(LAYER) :], *others].index(line) % len(SERIES)
     return style(SERIES[number], SYMBOLS[number], width=3 if line in PRUNED else 1.5)

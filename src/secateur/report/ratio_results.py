@@ -27,7 +27,8 @@ class Line:
     """What is done alike at every ratio: a row of a table, a line of a figure.
 
     Attributes:
-        key: ``dense``, ``control``, ``layer``, ``network``, ``random``, ``small`` or ``filters``.
+        key: ``dense``, ``control``, ``layer``, ``network``, ``random``, ``small``, ``filters``, or a branch that alone
+            loses weights.
         label: in words.
     """
 
@@ -62,8 +63,8 @@ class RatioSweep:
 
     def lines(self, phase: Phase) -> list[Line]:
         """All lines with a cell in ``phase``, in the order of the tables."""
-        found = {place[0] for place in self.places if self.cells(place, phase)}
-        return [line for line in LINES if line in found]
+        found = dict.fromkeys(line for line, ratio in self.places if self.cells((line, ratio), phase))
+        return sorted(found, key=lambda line: LINES.index(line) if line in LINES else len(LINES))
 
     def ratios(self, line: Line) -> list[float]:
         """The ratios of a line, smallest first."""
@@ -149,6 +150,8 @@ def _place(cell: Record) -> Place:
     ratio = float(variant["compression"])
     if cell["kind"] == "small":
         return SMALL, ratio
+    if "branch" in variant:
+        return Line(variant["branch"], f"{variant['branch']} branch alone"), ratio
     if variant["score"] == "random":
         return RANDOM, ratio
     if ratio == 1:

@@ -27,7 +27,18 @@ from secateur.report.ratio_limits import (
     losses,
     relative_limit,
 )
-from secateur.report.ratio_results import CONTROL, DENSE, FILTERS, OUTPUTS, PRUNED, Line, Place, RatioSweep
+from secateur.report.ratio_results import (
+    CONTROL,
+    DENSE,
+    FILTERS,
+    OUTPUTS,
+    PRUNED,
+    RANDOM,
+    SMALL,
+    Line,
+    Place,
+    RatioSweep,
+)
 from secateur.report.ratio_wording import PAIRS, differences, limit_text
 from secateur.report.tables import as_markdown
 
@@ -55,7 +66,7 @@ def compact_table(sweep: RatioSweep, label: str) -> str:
     """For every output the largest ratio of each line with a loss under 2 %, its means beside, as Markdown."""
     phase = sweep.main_phase
     whole = [line for line in sweep.lines(phase) if line in (DENSE, CONTROL)]
-    lines = [line for line in sweep.lines(phase) if line not in (*whole, FILTERS)]
+    lines = [line for line in sweep.lines(phase) if line in (*PRUNED, RANDOM, SMALL)]
     tested = {line: ", ".join(map(rounding.ratio, sweep.ratios(line))) for line in lines}
     header = ["output", *(line.label for line in whole), *(f"{line.label}<br>{tested[line]}" for line in lines), _PAPER]
     rows = []

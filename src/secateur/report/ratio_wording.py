@@ -16,6 +16,7 @@ _OF_THE_FIRST_SEED = {
     "random masks": "random_compressions",
     "small dense networks": "small_compressions",
     "whole filters": "structured_keep_ratios",
+    "single branches": "branch_compressions",
 }
 PAIRS = ((NETWORK, LAYER), (LAYER, RANDOM), (LAYER, SMALL), (NETWORK, SMALL))  # what is held against what
 
@@ -125,7 +126,7 @@ def _protocol_gaps(recipe: Record) -> list[str]:
         found.append("Masks are set once: pruning in rounds is not in this sweep.")
     if sparsity["rewind_epoch"] is None:
         found.append("Weights are not rewound.")
-    if not sparsity["branches"]:
+    if not sparsity["branches"] and not ratios["branches"]:
         found.append("Both branches are pruned together: each branch pruned alone is not in this sweep.")
     return found
 

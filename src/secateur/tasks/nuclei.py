@@ -87,6 +87,16 @@ class NucleiTask:
             for stream, split in enumerate(SPLITS)
         }
 
+    def require(self, model: nn.Module) -> None:
+        """Refuse a network that does not map a window to the mask's logit and the distance.
+
+        Raises:
+            InputError: says what it maps a window to.
+        """
+        window = torch.zeros(1, 3, self.size, self.size, device=device_of(model))
+        with inference(model):
+            _checked(model(window), window)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return cross-entropy and soft Dice loss of the mask plus the squared error of the distances.
 

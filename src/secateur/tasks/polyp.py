@@ -1,8 +1,7 @@
 """The polyp task: one binary mask a colonoscopy frame."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
@@ -27,6 +26,7 @@ from secateur.metrics.lesions import has_false_lesion, lesion_ious, lost_lesions
 from secateur.metrics.overlap import overlap
 from secateur.metrics.surface import hd95
 from secateur.records import Record
+from secateur.tasks.inference import device_of, inference
 from secateur.train.objective import distillation_loss
 
 _COLOUR = np.array((0, 220, 255), dtype=np.uint8)  # cyan: far from the reds of mucosa
@@ -58,6 +58,15 @@ class PolypTask:
     def load_cases(self, data: DataRecipe) -> dict[str, list[Case]]:
         """See `secateur.data.sources.load_cases`."""
         return load_cases(data)
+
+    def require(self, model: nn.Module) -> None:
+        """Refuse a network that does not map a frame to one logit per pixel.
+
+        Raises:
+            InputError: says what it maps a frame to.
+        """
+        with inference(model):
+            _logits(model, torch.zeros(1, 3, self.size, self.size, device=device_of(model)))
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return soft Dice loss plus binary cross-entropy of each sample.
@@ -93,8 +102,8 @@ class PolypTask:
         Raises:
             InputError: the network has not one output channel.
         """
-        with _inference(model):
-            logits = _logits(model, to_input(image, self.size).to(_device(model)))
+        with inference(model):
+            logits = _logits(model, to_input(image, self.size).to(device_of(model)))
             return to_mask(logits, image.shape[:2])
 
     def validate(self, model: nn.Module, frames: PolypSet, *, batch_size: int = 16) -> float:
@@ -103,9 +112,9 @@ class PolypTask:
         `evaluate` gives the numbers to report. A frame without a polyp in truth and prediction counts 1.
         """
         scores = []
-        with _inference(model):
+        with inference(model):
             for image, target in DataLoader(frames, batch_size=batch_size):
-                found = _logits(model, image.to(_device(model))).cpu() > 0
+                found = _logits(model, image.to(device_of(model))).cpu() > 0
                 truth = target > 0
                 both = (found & truth).sum(dim=(1, 2, 3))
                 total = found.sum(dim=(1, 2, 3)) + truth.sum(dim=(1, 2, 3))
@@ -300,20 +309,3 @@ def _pixels(image: ImageArray) -> NDArray[np.void]:
     """View ``(..., 3)`` in C order as ``(...)``: whole pixels are picked ten times as fast as channels are."""
     pixels: NDArray[np.void] = image.view("V3")[..., 0]
     return pixels
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-@contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each module's own mode comes back, frozen ones included."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -53,6 +53,13 @@ class Task(Protocol):
             DataError: the folder is missing or malformed.
         """
 
+    def require(self, model: nn.Module) -> None:
+        """Refuse a network that does not give the outputs of this task.
+
+        Raises:
+            InputError: says which it gives and which are needed.
+        """
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """One value per sample, ``(N,)``; samples do not see each other."""
 
