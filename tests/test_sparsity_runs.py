@@ -1,5 +1,6 @@
 """Single weights from the command line to the run folder: what leaves, what stays gone, what is stored and refused."""
 
+import re
 import shutil
 
 import numpy as np
@@ -178,6 +179,25 @@ def test_wrong_input_gets_one_line(folder, tmp_path, monkeypatch, capsys, argume
     assert words in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_goes_from_tissue_to_page(tmp_path, monkeypatch, capsys):
+    small = ("pruning.recovery.epochs=1", "pruning.round_to=1", "pruning.min_channels=1", "pruning.keep_ratio=0.5")
+    settings = [part for setting in small for part in ("--set", setting)]
+    out = tmp_path / "demo"
+    code, shown, err = run(monkeypatch, capsys, "demo", "--task", "nuclei", *_SET, *settings, "--out", out)
+    assert code == 0, err
+    assert re.search(r"AJI on test \d\.\d{4} dense, \d\.\d{4} sparse, \d\.\d{4} pruned", shown)
+    assert "Synthetic data" in (out / "report.html").read_text(encoding="utf-8")
+    sparse, pruned = (read_record(out / name / "prune.json") for name in ("sparse", "pruned"))
+    assert sparse["masks"]["compression"] == pytest.approx(5, rel=0.05)
+    assert pruned["reached"]["macs_keep_ratio"] <= 0.5
+
+
+def test_the_demo_is_of_a_known_task(tmp_path, monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "demo", "--task", "nucle", "--out", tmp_path / "demo")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "nuclei-demo" in err
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -31,13 +31,18 @@ from secateur.train.progress import watched
 
 
 def main_job(recipe: Recipe, out: Path, session: Session) -> Path:
-    """From data to page: dense network, pruned network, their evaluation, export, latency and report."""
+    """From data to page: dense network, its cuts, their evaluation, export, latency and report.
+
+    The networks of nuclei lose single weights and, in another run, whole filters; those of polyps whole filters.
+    """
     dense = train(recipe, out / "dense", session)
-    pruned = prune(dense, recipe, out / "pruned", session)
-    evaluate(pruned, session)
-    export(pruned, session)
-    bench([dense, pruned], session)
-    return report([dense, pruned], out / "report.html", session)
+    cuts = [sparsify(dense, recipe, out / "sparse", session)] if recipe.task == "nuclei" else []
+    cuts.append(prune(dense, recipe, out / "pruned", session))
+    for run in cuts:
+        evaluate(run, session)
+        export(run, session)
+    bench([dense, *cuts], session)
+    return report([dense, *cuts], out / "report.html", session)
 
 
 def train(recipe: Recipe, out: Path, session: Session, *, shape_of: RunFolder | None = None) -> RunFolder:

@@ -1,20 +1,28 @@
-"""``secateur demo``: the main job on synthetic frames, in minutes."""
+"""``secateur demo``: the main job on synthetic images, in minutes."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from secateur.cli.options import Out, Overwrite, Resume, Settings
 
 
 def demo(
     out: Out = Path("demo"),
+    task: Annotated[str, typer.Option(help="Clinical job: polyp or nuclei.")] = "polyp",
     settings: Settings = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a small U-Net on synthetic frames, prune it to 10 % of its MACs, recover, export, measure, report."""
+    """Train a small network on synthetic images, prune it, recover, export, measure, report.
+
+    Polyps: to 10 % of the MACs. Nuclei: to a fifth of the weights and, in another run, to a quarter of the MACs.
+    """
     from secateur import pipeline
     from secateur.cli.options import find_recipe, session
     from secateur.cli.show import show_summary
 
-    page = pipeline.main_job(find_recipe("polyp-demo", settings), out, session(resume=resume, overwrite=overwrite))
-    show_summary(out / "dense", out / "pruned", page)
+    recipe = find_recipe(f"{task}-demo", settings)
+    page = pipeline.main_job(recipe, out, session(resume=resume, overwrite=overwrite))
+    show_summary([folder for name in ("dense", "sparse", "pruned") if (folder := out / name).is_dir()], page)

@@ -1,11 +1,14 @@
 """Records as tables for people, on stdout."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from secateur.records import Record, read_record
+from secateur.report.rows import is_sparse
+from secateur.report.views import VIEWS
 
 _console = Console()
 _MAC = 1e9
@@ -233,14 +236,18 @@ def show_checks(record: Record) -> None:
     _console.print(table)
 
 
-def show_summary(dense: Path, pruned: Path, page: Path) -> None:
-    """The end of the main job on one screen."""
-    show_pruning(read_record(pruned / "prune.json"), pruned)
-    show_evaluation(read_record(pruned / "evaluation.json"))
-    show_parity(read_record(pruned / "export" / "parity.json"), pruned / "export")
-    show_bench(read_record(pruned / "bench.json"))
-    before, after = (read_record(run / "evaluation.json")["metrics"]["dice"]["mean"] for run in (dense, pruned))
-    _console.print(f"Dice on test {before:.4f} dense, {after:.4f} pruned")
+def show_summary(runs: Sequence[Path], page: Path) -> None:
+    """The end of the main job: of each run but the first, the dense one, what was cut and what it is worth."""
+    evaluations = {run.name: read_record(run / "evaluation.json") for run in runs}
+    for run in runs[1:]:
+        cut = read_record(run / "prune.json")
+        (show_sparsity if is_sparse(cut) else show_pruning)(cut, run)
+        show_evaluation(evaluations[run.name])
+        show_parity(read_record(run / "export" / "parity.json"), run / "export")
+    show_bench(read_record(runs[-1] / "bench.json"))
+    leading = VIEWS[evaluations[runs[0].name]["task"]].leading
+    scores = (f"{each['metrics'][leading.key]['mean']:.4f} {name}" for name, each in evaluations.items())
+    _console.print(f"{leading.name} on test {', '.join(scores)}")
     _console.print(f"[bold]{page}[/] is ready to open.", soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from secateur.data.sources import DataRecipe
 from secateur.deploy.timing import BenchRecipe
 from secateur.nets.nuclei import shared_encoder, two_networks
+from secateur.recipes.pruning import PruneRecipe
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.recipes.recipe import Recipe
 from secateur.recipes.sparsity import SparsityRecipe
@@ -61,11 +62,13 @@ def nuclei_study() -> Recipe:
 def nuclei_demo() -> Recipe:
     """The same job on synthetic tiles in a few minutes, with small networks."""
     recipe = nuclei()
+    recovery = TrainRecipe(epochs=16, learning_rate=1e-3, schedule="cosine")
     changes = {
         "network": two_networks((8, 16, 32, 64)),
         "data": DataRecipe(size=64, train=24, val=4, test=6),
-        "training": TrainRecipe(epochs=16, learning_rate=3e-3),
-        "sparsity": SparsityRecipe(recovery=TrainRecipe(epochs=8, learning_rate=1e-3, schedule="cosine")),
+        "training": TrainRecipe(epochs=40, learning_rate=3e-3),
+        "pruning": PruneRecipe(keep_ratio=0.25, round_to=4, min_channels=4, min_keep_ratio=0.1, recovery=recovery),
+        "sparsity": SparsityRecipe(compression=5, recovery=recovery),
         "bench": BenchRecipe(threads=2, seconds=4),
         "bench_size": 128,
     }
