@@ -281,7 +281,7 @@ def in_a_process(*arguments):
     found = {}
     for line in text.splitlines():
         found |= json.loads(line)
-    return {**found, **({"stopped": stopped} if stopped else {})}
+    return {**found, **({"stopped": stopped} if stopped else {}), "git_revision": surroundings()["git_revision"]}
 
 
 def totals(members):

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import GraphError
 from secateur.graph.copying import safe_copy, sharing_copy
+from secateur.graph.tensors import named_tensors
 
 _PATHS = 8  # runs with a changed answer: each costs a forward pass
 _NO_VARIANCE = "Expected more than 1 value per channel"  # how torch's batch norms begin to say so
@@ -102,7 +103,7 @@ def _record(twin: nn.Module, arguments: Sequence[Tensor], change: Change | None 
 
     Parameters and buffers are handed to the recorder as inputs, by identity, so that it knows them again.
     """
-    named = dict([*twin.named_parameters(), *twin.named_buffers()])
+    named = named_tensors(twin)
     questions = _Questions(change)
 
     def forward(_: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.errors import InputError, ProofError
 from secateur.graph.copying import safe_copy
 from secateur.graph.patch import accepts, random_inputs
 from secateur.graph.records import ChannelGraph, GroupId, InputSpec
+from secateur.graph.tensors import named_tensors
 from secateur.prune.comparison import MODES, Difference, compare, outputs
 from secateur.prune.constants import read_constants
 from secateur.prune.dead import Fold, Leaving, Survey, Unit, choose, dead_units, fold_, reason, survey
@@ -158,7 +159,7 @@ def _plan(leaving: Leaving, graph: ChannelGraph) -> PruningPlan:
 def _rounded(model: nn.Module, attempt: _Attempt) -> nn.Module:
     """A copy of ``model`` with the numbers that folding changed, in its own type."""
     rounded = safe_copy(model)
-    before, after = _tensors(rounded), _tensors(attempt.folded)
+    before, after = named_tensors(rounded), named_tensors(attempt.folded)
     changed = {fold.bias or fold.reader for fold in attempt.folds}
     with torch.no_grad():
         for name in changed:
@@ -168,15 +169,11 @@ def _rounded(model: nn.Module, attempt: _Attempt) -> nn.Module:
 
 def _randomise_(model: nn.Module) -> None:
     """Random numbers everywhere but where a weight is zero."""
-    zeros = [(tensor, tensor == 0) for tensor in _tensors(model).values() if tensor.ndim > 1]
+    zeros = [(tensor, tensor == 0) for tensor in named_tensors(model).values() if tensor.ndim > 1]
     randomise_(model, seed=2)
     with torch.no_grad():
         for tensor, zero in zeros:
             tensor.masked_fill_(zero, 0)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}  # kernels may be fixed
 
 
 def _check_outputs(exact: nn.Module, patch: Sequence[InputSpec]) -> None:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.graph.copying import safe_copy
 from secateur.graph.records import ChannelGraph, InputSpec
+from secateur.graph.tensors import named_tensors
 from secateur.prune.comparison import repeatable
 from secateur.prune.influence import Influence, InputDependentError
 from secateur.prune.reads import ReadSite, read_sites
@@ -125,7 +126,7 @@ class _Calls(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         super().__init__()
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = named_tensors(model)
         self._sites = {id(tensors[site.weight]): site for site in read_sites(graph)}
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._adders: dict[str, set[int]] = {}

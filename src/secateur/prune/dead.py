@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph.records import ChannelGraph, ChannelGroup, GroupId, Role
+from secateur.graph.tensors import named_tensors
 from secateur.prune.constants import Reading
 
 _LEAST_CARRIER = 1 / 8  # of the largest constant that it carries: its rounding errors grow by no more than the inverse
@@ -72,14 +73,14 @@ class Survey:
 
 def survey(model: nn.Module, graph: ChannelGraph, readings: Mapping[str, Reading]) -> Survey:
     """The survey of a network."""
-    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    weights = named_tensors(model)
     heard = {name: (reading.kernel(weights[name]) != 0).any(-1).cpu() for name, reading in readings.items()}
     return Survey(graph, readings, heard)
 
 
 def dead_units(model: nn.Module, graph: ChannelGraph) -> dict[GroupId, Tensor]:
     """Units of which at least one filter has no weight other than zero, bool ``(C_g,)`` per group."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     dead = {}
     for group in graph.groups:
         dead[group.id] = torch.zeros(group.width, dtype=torch.bool)
@@ -219,7 +220,7 @@ def fold_(model: nn.Module, found: Survey, leaving: Leaving) -> tuple[Fold, ...]
         found: of this model.
         leaving: what `choose` chose.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     folds = []
     for name, reading in found.readings.items():
         folded = found.folded(reading, leaving)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.graph.records import ChannelGraph, GroupId, Kept
+from secateur.graph.tensors import named_tensors
 
 _CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
 _PRODUCTS = {F.linear, torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}  # along the last dimension
@@ -52,7 +53,7 @@ class GatedReads(TorchFunctionMode):
     def __init__(self, model: nn.Module, graph: ChannelGraph, gate: Gate) -> None:
         super().__init__()
         self._gate = gate
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # kernels may be fixed
+        tensors = named_tensors(model)
         self._sites = {id(tensors[site.weight]): site for site in read_sites(graph)}
 
     def __torch_function__(

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from secateur.graph.records import ChannelGraph, Kept
+from secateur.graph.tensors import named_tensors
 
 
 class KeptStatistics(TorchFunctionMode):
@@ -21,7 +22,7 @@ class KeptStatistics(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, kept: Kept) -> None:
         super().__init__()
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = named_tensors(model)
         self._staying = {id(tensors[norm]): _staying(graph, kept, norm) for norm in graph.approximated(kept)}
 
     def __torch_function__(

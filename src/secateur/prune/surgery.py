@@ -10,8 +10,10 @@ from torch.nn.utils import parametrizations
 from secateur.errors import InputError, PlanMismatchError
 from secateur.graph.copying import safe_copy
 from secateur.graph.records import ChannelGraph, Kept, Role, removed_positions
+from secateur.graph.tensors import named_tensors
 from secateur.prune.plan import PruningPlan, check_plan
 from secateur.prune.proof import Proof, prove_surgery, prove_weights
+from secateur.prune.wrappers import shapes_of
 
 
 def remove(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) -> nn.Module:
@@ -46,7 +48,7 @@ def remove_with_proof(model: nn.Module, graph: ChannelGraph, plan: PruningPlan) 
 
 def cut_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
     """A copy of ``model`` cut as by `cut_`. What is cut is not copied whole first."""
-    identities = {name: id(tensor) for name, tensor in _tensors(model).items()}
+    identities = {name: id(tensor) for name, tensor in named_tensors(model).items()}
     smaller = dict(_smaller_tensors(model, graph, kept))
     twin = safe_copy(model, instead={identities[name]: tensor for name, tensor in smaller.items()})
     _install_(twin, graph, kept, smaller.items())
@@ -63,7 +65,7 @@ def cut_(model: nn.Module, graph: ChannelGraph, kept: Kept) -> None:
 
 def _smaller_tensors(model: nn.Module, graph: ChannelGraph, kept: Kept) -> Iterator[tuple[str, Tensor]]:
     """Those tensors of ``model`` that lose something, cut, by first qualified name."""
-    tensors, counted = _tensors(model), _counted(graph)
+    tensors, counted = named_tensors(model), _counted(graph)
     removed: dict[str, list[tuple[int, set[int]]]] = {}
     for (name, dim), positions in removed_positions(graph, kept).items():
         if name not in counted:
@@ -104,7 +106,7 @@ def replace_tensors_(model: nn.Module, replacements: Mapping[str, Tensor], *, gr
 
 def _replace_(model: nn.Module, replacements: Iterable[tuple[str, Tensor]], *, grouped: Collection[str]) -> None:
     """The same, one tensor after the other, each old one let go before the next is asked for."""
-    tensors = _tensors(model)
+    tensors = named_tensors(model)
     not_depthwise = {id(tensors[name]) for name in grouped}
     depthwise = {module: id(module._parameters.get("weight")) not in not_depthwise for module in model.modules()}
     places: dict[int, list[tuple[dict[str, Any], str]]] = {}
@@ -122,11 +124,6 @@ def _replace_(model: nn.Module, replacements: Iterable[tuple[str, Tensor]], *, g
         del old
     for module, is_depthwise in depthwise.items():
         _remember_widths_(module, depthwise=is_depthwise)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and buffer, by its first qualified name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _remember_widths_(module: nn.Module, *, depthwise: bool) -> None:
@@ -212,7 +209,7 @@ def check_finite(model: nn.Module) -> None:
 
 def check_model(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise `PlanMismatchError` unless the tensors of ``model`` have the shapes that ``graph`` was traced with."""
-    found = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    found = shapes_of(model)
     for name, shape in graph.shapes.items():
         if found.get(name) != shape:
             raise PlanMismatchError(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from secateur.errors import PlanMismatchError
+from secateur.graph.tensors import named_tensors
 
 Shapes = Mapping[str, tuple[int, ...]]  # of parameters and buffers, by first qualified name
 
@@ -19,7 +20,7 @@ def unwrapped(wrapper: nn.Module, shapes: Shapes) -> nn.Module:
 
 def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
     """The shapes of all parameters and buffers, by first qualified name."""
-    return {name: tuple(t.shape) for name, t in [*network.named_parameters(), *network.named_buffers()]}
+    return {name: tuple(t.shape) for name, t in named_tensors(network).items()}
 
 
 def parameters_of(model: nn.Module, shapes: Shapes) -> dict[str, nn.Parameter]:

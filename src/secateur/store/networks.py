@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from secateur.errors import RecordError
+from secateur.graph.tensors import named_tensors
 from secateur.nets.spec import ModelSpec
 from secateur.prune.plan import PruningPlan
 from secateur.prune.surgery import count_fewer_, replace_tensors_
@@ -124,7 +125,7 @@ def _built(spec: ModelSpec) -> nn.Module:
 def _tensors(model: nn.Module, also: Collection[str]) -> dict[str, Tensor]:
     """Parameters and persistent buffers, and those that are named, shared ones once, by first name."""
     wanted = {*model.state_dict(), *also}
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    named = named_tensors(model)
     return {name: tensor for name, tensor in named.items() if name in wanted}
 
 

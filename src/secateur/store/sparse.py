@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.errors import RecordError
+from secateur.graph.tensors import named_tensors
 from secateur.records import atomic_path
 
 SPARSE_SCHEMA = 1
@@ -134,7 +135,7 @@ def sizes(model: nn.Module) -> Sizes:
 
     Tensors that several modules share count once.
     """
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    named = named_tensors(model)
     persistent = model.state_dict().keys()
     tensors = {name: t.detach().cpu().contiguous() for name, t in named.items() if name in persistent}
     encoded = {name: _encode(tensor) for name, tensor in tensors.items()}

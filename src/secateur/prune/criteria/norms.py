@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph.records import ChannelGraph, ChannelGroup, Role
+from secateur.graph.tensors import named_tensors
 from secateur.prune.criteria.criterion import Criterion
 from secateur.prune.evidence import Evidence, Scores
 
@@ -37,7 +38,7 @@ class L2Norm(Criterion):
 def _powers(model: nn.Module, group: ChannelGroup, power: int) -> Tensor:
     """Per unit, the sum of |w|^power over every weight that writes it, ``(C_g,)``."""
     sums = torch.zeros(group.width, dtype=torch.float64)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # kernels may be fixed
+    tensors = named_tensors(model)
     for piece in group.slices:
         if piece.role is Role.WRITE and piece.tensor in tensors:
             kernel = tensors[piece.tensor].detach().movedim(piece.dim, 0)
