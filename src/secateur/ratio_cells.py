@@ -19,7 +19,7 @@ def plan_ratio_cells(recipe: Recipe, ratios: RatioSweepRecipe) -> tuple[Cell, ..
     cells += [cut_cell(first, recipe.pruning.criterion, keep) for keep in ratios.structured_keep_ratios]
     cells += [_branch(first, name, ratio) for ratio in ratios.branch_compressions for name in ratios.branches]
     cells += [_small(first, compression) for compression in ratios.small_compressions]
-    cells += [cell for parent in others for compression in repeated for cell in _scopes(parent, ratios, compression)]
+    cells += [cell for compression in repeated for parent in others for cell in _scopes(parent, ratios, compression)]
     return tuple(cells)
 
 
