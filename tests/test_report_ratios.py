@@ -451,7 +451,8 @@ def test_markdown_has_every_table(whole):
     text = sweep_markdown(whole)
     for heading in (
         "## nuclei_kumar test (14 cases)\n",
-        "### Largest ratio with a loss under 2 % against: nothing removed, trained on\n",
+        "### Largest ratio with a loss under 2 % against “nothing removed, trained on”, beside the paper's layer-wise",
+        "by metrics that its abstract does not name",
         "### AJI after recovery, by compression of the weights\n",
         "### Cut by whole filters, after recovery\n",
         "### Network-wide minus layer-wise\n",

@@ -42,13 +42,11 @@ from secateur.report.ratio_results import (
 from secateur.report.ratio_wording import PAIRS, differences, limit_text
 from secateur.report.tables import as_markdown
 
-_PAPER = "The paper, layer-wise; metric not named"
-
 
 def limits_table(sweep: RatioSweep, label: str) -> Table:
     """For every output and scope, the largest ratio whose loss stays under 2 %, beside the paper's."""
     phase, kinds = sweep.main_phase, ("relative", "absolute")
-    header = ("Output", *(f"{line.label}, {kind}" for line in PRUNED for kind in kinds), _PAPER)
+    header = ("Output", *(f"{line.label}, {kind}" for line in PRUNED for kind in kinds), "The paper")
     rows = []
     for quantity in OUTPUTS:
         cells: list[Cell] = []
@@ -59,7 +57,8 @@ def limits_table(sweep: RatioSweep, label: str) -> Table:
                 limited = _limit_cell(limit, quantity, relative=kind == "relative")
                 cells.append((*limited, *_absent(sweep, line, phase)) if known else NO_CELL)
         rows.append(((Part(quantity.title, "strong"),), *cells, plain(rounding.ratio(PUBLISHED[quantity]))))
-    return Table(f"Largest ratio with a loss under 2 % against: {reference_name(sweep)}", header, tuple(rows))
+    title = f"Largest ratio with a loss under 2 % against “{reference_name(sweep)}”, beside the paper's layer-wise ones"
+    return Table(title, header, tuple(rows))
 
 
 def compact_table(sweep: RatioSweep, label: str) -> str:
@@ -68,7 +67,12 @@ def compact_table(sweep: RatioSweep, label: str) -> str:
     whole = [line for line in sweep.lines(phase) if line in (DENSE, CONTROL)]
     lines = [line for line in sweep.lines(phase) if line in (*PRUNED, RANDOM, SMALL)]
     tested = {line: ", ".join(map(rounding.ratio, sweep.ratios(line))) for line in lines}
-    header = ["output", *(line.label for line in whole), *(f"{line.label}<br>{tested[line]}" for line in lines), _PAPER]
+    header = [
+        "output",
+        *(line.label for line in whole),
+        *(f"{line.label}<br>{tested[line]}" for line in lines),
+        "the paper",
+    ]
     rows = []
     for quantity in OUTPUTS:
         means = [sweep.pooled((line, 1.0), label, phase, quantity) for line in whole]
