@@ -10,7 +10,7 @@ from pathlib import Path
 from readme import put_table
 
 from secateur.records import read_record, write_record
-from secateur.report.sweep import readme_table, sweep_markdown
+from secateur.report.sweeps.page import readme_table, sweep_markdown
 
 STUDIES = ("polyp_study",)
 

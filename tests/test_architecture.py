@@ -92,7 +92,7 @@ def test_imports_go_down():
         ("cost/macs.py", "from secateur.graph import trace", True),
         ("deploy/onnx.py", "from secateur.graph.copying import safe_copy", False),
         ("graph/rules/add.py", "from ..labels import Channels", False),
-        ("report/page.py", "from secateur.prune.plan import PruningPlan", False),
+        ("report/runs/page.py", "from secateur.prune.plan import PruningPlan", False),
         ("records.py", "from secateur.errors import RecordError", False),
         ("cli/prune.py", "from secateur.pipeline import prune", False),
         ("__init__.py", "from secateur.prune.surgery import remove", False),

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from secateur.records import read_record
-from secateur.report.sweep import readme_table, sweep_markdown
+from secateur.report.sweeps.page import readme_table, sweep_markdown
 
 _README = Path(__file__).parents[1] / "README.md"
 

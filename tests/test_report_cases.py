@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from report_fixtures import evaluation_record
-from secateur.report.cases import case_pairs, choose_cases
-from secateur.report.pictures import pictures_exist
-from secateur.report.polyp_pictures import cut_picture, frame_picture
-from secateur.report.views import VIEWS
+from secateur.report.runs.cases import case_pairs, choose_cases
+from secateur.report.tasks.pictures import pictures_exist
+from secateur.report.tasks.polyp_pictures import cut_picture, frame_picture
+from secateur.report.tasks.views import VIEWS
 
 
 def opacity(address: str) -> np.ndarray:

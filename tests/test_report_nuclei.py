@@ -14,14 +14,14 @@ from nuclei_report_fixtures import CUTS, SparseCut, make_nuclei_runs, sparse_rec
 from report_fixtures import edit_record, make_runs, parity_record
 from secateur.errors import InputError, RecordError
 from secateur.records import read_record, write_record
-from secateur.report.cases import case_pairs
 from secateur.report.intervals import paired_difference
-from secateur.report.nuclei_pictures import FATE_COLOURS, tile_picture, worst_place
-from secateur.report.page import write_report
-from secateur.report.runs import read_runs
-from secateur.report.sparsity import cut_findings, density_figure, stays
-from secateur.report.tables import markdown_table
-from secateur.report.views import VIEWS, view_of
+from secateur.report.runs.cases import case_pairs
+from secateur.report.runs.page import write_report
+from secateur.report.runs.records import read_runs
+from secateur.report.runs.sparsity import cut_findings, density_figure, stays
+from secateur.report.runs.tables import markdown_table
+from secateur.report.tasks.nuclei_pictures import FATE_COLOURS, tile_picture, worst_place
+from secateur.report.tasks.views import VIEWS, view_of
 from test_report_page import CHROMIUM, Page, browse
 
 COMMAND = ("secateur", "report", "runs/dense")

@@ -15,8 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from report_fixtures import CUTS, edit_record, make_runs
 from secateur.errors import RecordError
-from secateur.report.page import write_report
-from secateur.report.wording import SYNTHETIC
+from secateur.report.findings import SYNTHETIC
+from secateur.report.runs.page import write_report
 
 COMMAND = ("secateur", "report", "runs/dense", "runs/a b")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -200,7 +200,7 @@ def test_a_failure_leaves_the_old_page(runs, tmp_path, monkeypatch):
 
 
 def test_importing_the_page_loads_no_extra():
-    code = "import sys, secateur.report.page; sys.exit(any(name in sys.modules for name in ('plotly', 'jinja2')))"
+    code = "import sys, secateur.report.runs.page; sys.exit(any(name in sys.modules for name in ('plotly', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -22,11 +22,12 @@ from ratio_fixtures import (
 from secateur.errors import RecordError
 from secateur.metrics.aggregate import summarize_difference
 from secateur.report.intervals import Interval
-from secateur.report.pooling import Difference, Phase
 from secateur.report.quantities import AJI, CORRELATION, MSE, SEMANTIC_DICE
-from secateur.report.ratio_figures import density_map, metric_curves
-from secateur.report.ratio_limits import Loss, absolute_limit, losses, relative_limit
-from secateur.report.ratio_results import (
+from secateur.report.sweeps.page import readme_table, sweep_markdown, write_sweep_page
+from secateur.report.sweeps.pooling import Difference, Phase
+from secateur.report.sweeps.ratios.figures import density_map, metric_curves
+from secateur.report.sweeps.ratios.limits import Loss, absolute_limit, losses, relative_limit
+from secateur.report.sweeps.ratios.results import (
     CONTROL,
     DENSE,
     FILTERS,
@@ -38,8 +39,8 @@ from secateur.report.ratio_results import (
     SMALL,
     read_ratios,
 )
-from secateur.report.ratio_tables import cell_labels
-from secateur.report.ratio_wording import (
+from secateur.report.sweeps.ratios.tables import cell_labels
+from secateur.report.sweeps.ratios.wording import (
     against_finding,
     comparisons_made,
     limit_text,
@@ -47,7 +48,6 @@ from secateur.report.ratio_wording import (
     ratio_findings,
     scope_finding,
 )
-from secateur.report.sweep import readme_table, sweep_markdown, write_sweep_page
 from test_report_page import CHROMIUM, Page, browse, colours, luminance
 
 COMMAND = ("secateur", "report", "runs/a sweep")

@@ -15,14 +15,14 @@ from secateur.errors import RecordError
 from secateur.metrics.aggregate import summarize
 from secateur.records import read_record, write_record
 from secateur.report import rounding
-from secateur.report.pooling import Phase
-from secateur.report.sweep import readme_table, sweep_markdown, write_sweep_page
-from secateur.report.sweep_cells import DENSE, Arm, read_sweep
-from secateur.report.sweep_figures import dice_curves, samples_curves, speedup_curves
-from secateur.report.sweep_record import read_latencies
-from secateur.report.sweep_tables import compared_arms
-from secateur.report.sweep_wording import comparisons_made, sweep_findings
-from secateur.report.wording import SYNTHETIC
+from secateur.report.findings import SYNTHETIC
+from secateur.report.sweeps.budgets.cells import DENSE, Arm, read_sweep
+from secateur.report.sweeps.budgets.figures import dice_curves, samples_curves, speedup_curves
+from secateur.report.sweeps.budgets.tables import compared_arms
+from secateur.report.sweeps.budgets.wording import comparisons_made, sweep_findings
+from secateur.report.sweeps.page import readme_table, sweep_markdown, write_sweep_page
+from secateur.report.sweeps.pooling import Phase
+from secateur.report.sweeps.record import read_latencies
 from sweep_fixtures import CRITERIA, SETS, evaluation, replace_cell, sweep_record, unfinished_cell
 from test_report_page import CHROMIUM, Page, browse, colours, luminance
 
@@ -363,7 +363,9 @@ def test_a_failure_while_writing_leaves_the_old_page(whole, tmp_path, monkeypatc
 
 
 def test_importing_the_page_loads_no_extra():
-    code = "import sys, secateur.report.sweep; sys.exit(any(name in sys.modules for name in ('plotly', 'jinja2')))"
+    code = (
+        "import sys, secateur.report.sweeps.page; sys.exit(any(name in sys.modules for name in ('plotly', 'jinja2')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

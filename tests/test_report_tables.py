@@ -10,9 +10,9 @@ from report_fixtures import CUTS, DENSE_MACS, bench_record, edit_record, evaluat
 from secateur.errors import InputError, RecordError
 from secateur.records import write_record
 from secateur.report.intervals import paired_difference
-from secateur.report.runs import read_runs, read_timings
-from secateur.report.tables import markdown_table, summary_rows
-from secateur.report.views import VIEWS
+from secateur.report.runs.records import read_runs, read_timings
+from secateur.report.runs.tables import markdown_table, summary_rows
+from secateur.report.tasks.views import VIEWS
 
 POLYP = VIEWS["polyp"]
 

@@ -4,10 +4,11 @@ import pytest
 
 from report_fixtures import CUTS, parity_record, prune_record
 from secateur.report import rounding
+from secateur.report.findings import caution
 from secateur.report.intervals import Interval
 from secateur.report.rows import SummaryRow
-from secateur.report.views import VIEWS
-from secateur.report.wording import caution, findings, tiles
+from secateur.report.runs.wording import findings, tiles
+from secateur.report.tasks.views import VIEWS
 
 GAP = "\N{NO-BREAK SPACE}"
 POLYP = VIEWS["polyp"]

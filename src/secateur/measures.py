@@ -15,7 +15,7 @@ from secateur.deploy.timing import NamedModel, time_models
 from secateur.errors import InputError
 from secateur.recipes.recipe import Recipe
 from secateur.records import Record, read_record, write_record
-from secateur.report.page import write_report
+from secateur.report.runs.page import write_report
 from secateur.session import Session, parent_of, read_run_recipe, require_side, task_of, tuned_task
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder

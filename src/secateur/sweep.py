@@ -23,7 +23,7 @@ from secateur.measures import set_label
 from secateur.ratio_cells import plan_ratio_cells
 from secateur.recipes.recipe import Recipe, read_recipe
 from secateur.records import Record, read_record, write_record
-from secateur.report.sweep import sweep_markdown, write_sweep_page
+from secateur.report.sweeps.page import sweep_markdown, write_sweep_page
 from secateur.session import Session, decisive, task_of
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder, surroundings

@@ -25,7 +25,7 @@ def report(
     from secateur.cli.options import session
     from secateur.errors import InputError
     from secateur.records import atomic_path
-    from secateur.report.tables import markdown_table
+    from secateur.report.runs.tables import markdown_table
     from secateur.store.runs import RunFolder
     from secateur.sweep import report_sweep, sweep_tables
 

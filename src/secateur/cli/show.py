@@ -8,7 +8,7 @@ from rich.table import Table
 
 from secateur.records import Record, read_record
 from secateur.report.rows import is_sparse
-from secateur.report.views import VIEWS
+from secateur.report.tasks.views import VIEWS
 
 _console = Console()
 _MAC = 1e9

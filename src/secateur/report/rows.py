@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from secateur.records import Record
+from secateur.report.findings import SCOPES
 from secateur.report.intervals import Interval
-from secateur.report.runs import Setup, Timing
-
-SCOPES = {"layer": "layer-wise", "network": "network-wide", "2:4": "2:4"}
+from secateur.report.timings import Setup, Timing
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,6 @@ class SummaryRow:
     def sparse(self) -> bool:
         """Whether single weights were taken out."""
         return self.prune is not None and is_sparse(self.prune)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of a summary: what it is about, and what was found; ``good`` is None where it is neither."""
-
-    topic: str
-    text: str
-    good: bool | None = None
 
 
 def is_sparse(prune: Record) -> bool:

@@ -1,0 +1,172 @@
+"""The tables of a sweep as plain data: for the page, for Markdown, and the compact one of a README."""
+
+from collections.abc import Sequence
+
+from secateur.records import Record
+from secateur.report import rounding
+from secateur.report.intervals import interval_text
+from secateur.report.markdown import as_markdown
+from secateur.report.sweeps.budgets.cells import DENSE, Arm, Sweep
+from secateur.report.sweeps.grid import (
+    NO_CELL,
+    Cell,
+    Part,
+    Table,
+    bounds,
+    difference_cell,
+    markdown_cell,
+    seeds_text,
+    unfinished,
+)
+from secateur.report.sweeps.pooling import Phase
+from secateur.report.sweeps.record import read_latencies, set_name
+from secateur.report.timings import Setup
+
+_BASELINES = ("random", "uniform", "l2")
+
+
+def result_tables(sweep: Sweep, label: str) -> list[Table]:
+    """Dice, lost polyps and false-polyp frames by arm and budget, after and before recovery."""
+    words = f"by share of {budget_word(sweep.record)} kept"
+    return [
+        _result_table(sweep, label, phase, arms, title=f"Mean Dice {phase.value}, {words}")
+        for phase in Phase
+        if len(arms := [arm for arm in sweep.arms(phase) if arm.samples is None]) > 1
+    ]
+
+
+def samples_tables(sweep: Sweep, label: str) -> list[Table]:
+    """The same for the arms that differ in their number of scoring samples."""
+    return [
+        _result_table(sweep, label, phase, arms, title=f"{set_name(sweep.record, label)}, {phase.value}")
+        for phase in Phase
+        if (arms := [arm for arm in sweep.arms(phase) if arm.samples is not None])
+    ]
+
+
+def comparison_tables(sweep: Sweep, label: str) -> list[Table]:
+    """The leading arm minus every other at the same budget, after and before recovery."""
+    tables = (_comparison_table(sweep, label, phase) for phase in Phase)
+    return [table for table in tables if len(table.header) > 1]
+
+
+def compared_arms(sweep: Sweep, phase: Phase) -> list[Arm]:
+    """What the leading arm is held against: all others, but for other numbers of scoring samples."""
+    return [arm for arm in sweep.arms(phase) if arm != sweep.leading and arm.samples is None]
+
+
+def leading_budgets(sweep: Sweep, phase: Phase) -> list[float]:
+    """The budgets at which the leading arm is in the sweep."""
+    return [ratio for ratio in sweep.budgets(phase) if sweep.cells(sweep.leading, ratio, phase)]
+
+
+def cell_labels(sweep: Sweep) -> dict[str, str]:
+    """Cells by name, in words: arm, budget, seed."""
+    return {
+        cell["name"]: f"{arm.label}{f' at {rounding.percent(ratio)}' if ratio else ''}, seed {cell['seed']}"
+        for (arm, ratio), cells in sweep.places.items()
+        for cell in cells
+    }
+
+
+def compact_table(sweep: Sweep) -> str:
+    """The leading arm at every budget beside dense, random, uniform, L2 and from scratch, as Markdown."""
+    speed = next((s for s in read_latencies(sweep.record) if (s.runtime, s.precision) == ("openvino", "float32")), None)
+    header = [
+        "network",
+        "MACs kept",
+        "seeds",
+        *(f"Dice, {set_name(sweep.record, label)}" for label in sweep.record["sets"]),
+    ]
+    header += [f"speed-up, {speed.label}"] if speed else []
+    arms = [arm for arm in sweep.arms(Phase.AFTER) if arm == sweep.leading or _is_baseline(arm)]
+    places = [(DENSE, None), *((arm, ratio) for ratio in leading_budgets(sweep, Phase.AFTER) for arm in arms)]
+    rows = []
+    for arm, ratio in places:
+        cells = sweep.cells(arm, ratio, Phase.AFTER)
+        if not cells:
+            continue
+        share = sweep.macs_share(arm, ratio) or ratio
+        done = sum(cell["status"] == "done" for cell in cells)
+        row = [arm.label, rounding.percent(share) if share else "", str(done)]
+        for label in sweep.record["sets"]:
+            found = sweep.at(label, Phase.AFTER, arm, ratio)
+            lines = [Part(interval_text(found.dice.interval) or rounding.score(found.dice.mean))] if found else []
+            row.append(markdown_cell((*lines, *unfinished(cells, why=False))))
+        rows.append(row + ([_speedup_text(sweep.record, speed, cells)] if speed else []))
+    return as_markdown(header, rows)
+
+
+def budget_word(record: Record) -> str:
+    """What the budgets limit, in words."""
+    return {"macs": "MACs", "params": "parameters"}[record["recipe"]["pruning"]["budget"]]
+
+
+def _result_table(sweep: Sweep, label: str, phase: Phase, arms: Sequence[Arm], *, title: str) -> Table:
+    """The dense network has a column of its own, that of all MACs."""
+    budgets = [ratio for ratio in sweep.budgets(phase) if any(sweep.cells(arm, ratio, phase) for arm in arms[1:])]
+    columns: list[float | None] = [*([None] if DENSE in arms else []), *budgets]
+    rows = [
+        (
+            (Part(arm.label, "strong"),),
+            *(_result_cell(sweep, label, phase, arm, ratio) for ratio in columns),
+        )
+        for arm in arms
+    ]
+    return Table(title, ("Network", *(rounding.percent(ratio or 1) for ratio in columns)), tuple(rows))
+
+
+def _result_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_ratio: float | None) -> Cell:
+    if (arm == DENSE) != (keep_ratio is None):
+        return ()
+    cells = sweep.cells(arm, keep_ratio, phase)
+    found = sweep.at(label, phase, arm, keep_ratio)
+    if not cells:
+        return NO_CELL
+    parts: list[Part] = []
+    if found:
+        parts.append(Part(f"{rounding.score(found.dice.mean)} ({seeds_text(len(found.dice.by_seed))})", "strong"))
+        parts += [Part(bounds(found.dice.interval, rounding.score))] if found.dice.interval else []
+        parts += (
+            [Part(f"lost {rounding.share_text(found.lost, found.seen)}", "muted")] if found.seen is not None else []
+        )
+        parts.append(Part(f"false {rounding.share_text(found.false_frames, found.frames)}", "muted"))
+    return (*parts, *unfinished(cells))
+
+
+def _comparison_table(sweep: Sweep, label: str, phase: Phase) -> Table:
+    budgets = leading_budgets(sweep, phase)
+    rows = [
+        (
+            (Part(arm.label, "strong"),),
+            *(_comparison_cell(sweep, label, phase, arm, ratio) for ratio in budgets),
+        )
+        for arm in compared_arms(sweep, phase)
+    ]
+    title = f"{sweep.leading.label} minus each other network {phase.value}, Dice"
+    return Table(title, ("Against", *(rounding.percent(ratio) for ratio in budgets)), tuple(rows))
+
+
+def _comparison_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_ratio: float) -> Cell:
+    cells = sweep.cells(arm, keep_ratio, phase)
+    if not cells:
+        return NO_CELL
+    other = (arm, None if arm == DENSE else keep_ratio)
+    found = sweep.difference((sweep.leading, keep_ratio), other, label=label, phase=phase)
+    if found is None:
+        missing = unfinished(cells, why=False) or unfinished(sweep.cells(sweep.leading, keep_ratio, phase), why=False)
+        return missing or (Part("not comparable: fewer than two common cases", "muted"),)
+    return difference_cell(found)
+
+
+def _is_baseline(arm: Arm) -> bool:
+    return arm.kind == "scratch" or (arm.criterion in _BASELINES and arm.variant is None)
+
+
+def _speedup_text(record: Record, setup: Setup, cells: Sequence[Record]) -> str:
+    """Speed-up of a place; from the slowest to the fastest where several seeds were timed."""
+    timings = read_latencies(record)[setup]
+    found = [timings[cell["name"]].speedup for cell in cells if cell["name"] in timings]
+    known = [ratio for ratio in found if ratio is not None]
+    ends = (rounding.times(min(known)), rounding.times(max(known))) if known else ()
+    return " to ".join(dict.fromkeys(ends))

@@ -1,0 +1,154 @@
+"""The page of a sweep over compression ratios, and its tables as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from secateur.records import Record
+from secateur.report import rounding
+from secateur.report.findings import SYNTHETIC, ZEROS_ARE_NOT_SPEED, caution
+from secateur.report.rendering import render
+from secateur.report.sweeps.figures import drawn
+from secateur.report.sweeps.grid import Table, tables_markdown
+from secateur.report.sweeps.pooling import Phase
+from secateur.report.sweeps.ratios.figures import density_map, disk_curves, macs_curves, metric_curves
+from secateur.report.sweeps.ratios.results import OUTPUTS, PRUNED, RatioSweep, read_ratios
+from secateur.report.sweeps.ratios.tables import (
+    cell_labels,
+    compact_table,
+    comparison_tables,
+    filters_table,
+    limits_table,
+    reference_name,
+    result_tables,
+    size_table,
+)
+from secateur.report.sweeps.ratios.wording import comparisons_made, not_run, ratio_findings
+from secateur.report.sweeps.record import cells_table, latency_table, progress, seconds_text, set_name, surroundings
+from secateur.report.tasks.nuclei import NUCLEI
+
+
+def page(record: Record, command: Sequence[str]) -> str:
+    """The HTML text of the page about a sweep over ratios, finished or not.
+
+    Raises:
+        InputError: a package of the extra ``report`` is missing.
+        RecordError: the record contradicts itself.
+    """
+    return render("sweeps/ratios/page.html.j2", {**_contents(read_ratios(record)), "command": command})
+
+
+def markdown(record: Record) -> str:
+    """The tables as Markdown: per set limits, results and comparisons, then size, speed, and every cell.
+
+    Raises:
+        RecordError: the record contradicts itself.
+    """
+    sweep = read_ratios(record)
+    parts = [
+        f"## {set_name(record, label)}\n\n"
+        + tables_markdown(
+            [
+                limits_table(sweep, label),
+                *result_tables(sweep, label, sweep.main_phase),
+                *_known(filters_table(sweep, label)),
+                *comparison_tables(sweep, label),
+            ]
+        )
+        for label in record["sets"]
+    ]
+    labels = cell_labels(sweep)
+    others = [
+        size_table(sweep),
+        *_known(latency_table(record, labels)),
+        cells_table(record["cells"], score=NUCLEI.validation),
+    ]
+    parts.append("The paper (arXiv 2206.07422) has its ratios by metrics that its abstract does not name.\n")
+    gaps = "".join(f"- {sentence}\n" for sentence in not_run(record))
+    return "\n".join([*parts, "## Size, speed, time\n", tables_markdown(others), "## What was not run\n", gaps])
+
+
+def compact(record: Record) -> str:
+    """For every set, how far each output can be compressed, with a legend, as Markdown.
+
+    Raises:
+        RecordError: the record contradicts itself.
+    """
+    sweep = read_ratios(record)
+    legend = (
+        f"The largest of the ratios tested such that none up to it loses 2 % of the mean of “{reference_name(sweep)}” "
+        f"or more, the loss there, and the smallest ratio that loses more, with 95 % intervals over cases. The paper: "
+        f"layer-wise, on other data with other networks, by metrics that its abstract does not name."
+    )
+    tables = {label: compact_table(sweep, label) for label in record["sets"]}
+    return "\n".join(f"{set_name(record, label)}. {legend}\n\n{table}" for label, table in tables.items())
+
+
+def _contents(sweep: RatioSweep) -> dict[str, Any]:  # the template's variables
+    record = sweep.record
+    labels = cell_labels(sweep)
+    few = (caution(len(each["ids"])) for each in record["sets"].values())
+    findings = [(set_name(record, label), ratio_findings(sweep, label)) for label in record["sets"]]
+    maps = [(f"Weights left per layer, {line.label}", density_map(sweep, line)) for line in PRUNED]
+    sizes = [("Size on disk", disk_curves(sweep)), ("MACs left", macs_curves(sweep))]
+    return {
+        "title": f"Sweep: {record['name']}",
+        "synthetic": SYNTHETIC if record["synthetic"] else None,
+        "record": record,
+        "reference": reference_name(sweep),
+        "progress": progress(record, expected={"bench": "latency"}),
+        "failures": [cell for cell in record["cells"] if cell["status"] == "failed"],
+        "findings": [(name, found) for name, found in findings if found],
+        "honest": ZEROS_ARE_NOT_SPEED,
+        "comparisons": comparisons_made(sweep),
+        "cautions": list(dict.fromkeys(text for text in few if text)),
+        "sets": [_set_contents(sweep, label) for label in record["sets"]],
+        "maps": drawn(maps),
+        "sizes": drawn(sizes),
+        "size_table": size_table(sweep),
+        "latency": latency_table(record, labels),
+        "cells": cells_table(record["cells"], score=NUCLEI.validation),
+        "seconds": seconds_text(record["cells"]),
+        "not_run": not_run(record),
+        "protocol": _protocol(record),
+        "recipe": yaml.safe_dump(record["recipe"], sort_keys=False),
+    }
+
+
+def _set_contents(sweep: RatioSweep, label: str) -> dict[str, Any]:  # variables of one section
+    phase = sweep.main_phase
+    curves = [(f"{each.title} {phase.value}", metric_curves(sweep, label, phase, each)) for each in OUTPUTS]
+    before = result_tables(sweep, label, Phase.BEFORE) if phase is Phase.AFTER else []
+    return {
+        "name": set_name(sweep.record, label),
+        "limits": limits_table(sweep, label),
+        "figures": drawn(curves),
+        "tables": [*result_tables(sweep, label, phase), *_known(filters_table(sweep, label))],
+        "before": before,
+        "comparisons": comparison_tables(sweep, label),
+    }
+
+
+def _known(found: Table | None) -> list[Table]:
+    return [] if found is None else [found]
+
+
+def _protocol(record: Record) -> list[tuple[str, str]]:
+    recipe = record["recipe"]
+    ratios, sparsity = recipe["ratios"], recipe["sparsity"]
+    recovery = sparsity["recovery"]
+    structured = ", ".join(rounding.percent(share) for share in ratios["structured_keep_ratios"])
+    return [
+        ("Seeds", ", ".join(str(seed) for seed in ratios["seeds"])),
+        ("Scopes", ", ".join(ratios["scopes"])),
+        ("Ratios", ", ".join(rounding.ratio(ratio) for ratio in ratios["compressions"])),
+        ("Whole filters", f"{recipe['pruning']['criterion']}, {structured} of the MACs" if structured else "none"),
+        ("Dense training", f"{recipe['training']['epochs']} epochs"),
+        ("Recovery", f"{recovery['epochs']} epochs" if recovery else "none"),
+        ("Rounds", str(sparsity["rounds"])),
+        ("Output layers", "pruned too" if sparsity["outputs"] else "stay whole"),
+        ("Trained on", f"{recipe['data']['source']}, windows of {recipe['data']['size']} pixels a side"),
+        ("Evaluated on", "; ".join(set_name(record, label) for label in record["sets"])),
+        *surroundings(record),
+    ]
