@@ -1,5 +1,6 @@
 """Predicted multiply-adds against the closed form of each layer and against torch's counter on the real network."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -69,6 +70,21 @@ def test_predictions_hold_on_the_smaller_network(name, seed):
     removed = [group.width - len(plan.kept.get(group.id, range(group.width))) for group in graph.groups]
     costs = WidthCost(graph)
     assert (costs.macs(removed), costs.params(removed)) == wanted
+
+
+def test_costs_do_not_depend_on_what_was_asked_before():
+    graph = traced("unet")[1]
+    drawn = np.random.default_rng(0)
+    costs, plans = WidthCost(graph), [random_plan(graph, seed=seed) for seed in range(8)]
+    for number in drawn.integers(len(plans), size=20).tolist():
+        kept = dict(plans[number].kept)
+        if kept and drawn.random() < 0.5:  # as a search does: one group moves
+            kept = dict([kept.popitem()])
+        removed = [group.width - len(kept.get(group.id, range(group.width))) for group in graph.groups]
+        shrunk = graph.keep(kept)
+        assert (costs.macs(removed), costs.params(removed)) == (graph_macs(shrunk), graph_params(shrunk))
+    whole = [0] * len(graph.groups)
+    assert (costs.macs(whole), costs.params(whole)) == (graph_macs(graph), graph_params(graph))
 
 
 def _cut(model, graph, plan):

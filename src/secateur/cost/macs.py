@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.graph.records import ChannelGraph
+from secateur.graph.records import ChannelGraph, Layer
 
 _FLOPS_PER_MAC = 2
 
@@ -67,29 +67,47 @@ class WidthCost:
     """The cost of a network as a function of how many units each group keeps, fast enough to search over.
 
     Every dimension of every tensor shrinks by a fixed number of positions per unit removed, since the units
-    of a group are interchangeable. ``macs`` and ``params`` then need only counts, not indices.
+    of a group are interchangeable. ``macs`` and ``params`` then need only counts, not indices, and from one call to the
+    next only the tensors of groups whose count changed.
     """
 
     def __init__(self, graph: ChannelGraph) -> None:
         self._shapes = graph.shapes
+        self._parameters = frozenset(graph.parameters)
+        self._layers: dict[str, list[Layer]] = {}
+        for layer in graph.layers:
+            self._layers.setdefault(layer.weight, []).append(layer)
         self._per_unit: dict[str, list[tuple[int, int, int]]] = {}
         for index, group in enumerate(graph.groups):
             for piece in group.slices:
                 per_unit = len(piece.positions) // group.width
                 self._per_unit.setdefault(piece.tensor, []).append((piece.dim, index, per_unit))
-        self._parameters = sorted(graph.parameters)
-        self._layers = graph.layers
+        self._removed = [0] * len(graph.groups)
+        self._costs = {name: self._cost(name) for name in {*graph.shapes, *self._layers}}
+        self._tensors = [{piece.tensor for piece in group.slices} & self._costs.keys() for group in graph.groups]
+        self._total = [sum(costs) for costs in zip((0, 0), *self._costs.values(), strict=True)]
 
     def macs(self, removed: Sequence[int]) -> int:
         """Multiply-adds per sample after removing ``removed[g]`` units of group g."""
-        return sum(layer.macs(self._shape(layer.weight, removed)) for layer in self._layers)
+        return self._at(removed)[0]
 
     def params(self, removed: Sequence[int]) -> int:
         """Parameters after removing ``removed[g]`` units of group g."""
-        return sum(prod(self._shape(name, removed)) for name in self._parameters)
+        return self._at(removed)[1]
 
-    def _shape(self, tensor: str, removed: Sequence[int]) -> list[int]:
+    def _at(self, removed: Sequence[int]) -> list[int]:
+        moved = [g for g, (before, now) in enumerate(zip(self._removed, removed, strict=True)) if before != now]
+        self._removed = list(removed)
+        for name in {name for group in moved for name in self._tensors[group]}:
+            before, now = self._costs[name], self._cost(name)
+            self._costs[name] = now
+            self._total = [total - old + new for total, old, new in zip(self._total, before, now, strict=True)]
+        return self._total
+
+    def _cost(self, tensor: str) -> tuple[int, int]:
+        """Multiply-adds and parameters of one tensor at the widths that hold now."""
         shape = list(self._shapes.get(tensor, ()))
         for dim, group, per_unit in self._per_unit.get(tensor, ()):
-            shape[dim] -= per_unit * removed[group]
-        return shape
+            shape[dim] -= per_unit * self._removed[group]
+        macs = sum(layer.macs(shape) for layer in self._layers.get(tensor, ()))
+        return macs, prod(shape) if tensor in self._parameters else 0
