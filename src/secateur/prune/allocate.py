@@ -55,7 +55,7 @@ def allocate(
     costs = WidthCost(graph)
 
     def cost(counts: Sequence[int]) -> int:
-        return budget.cost(costs, [rounding.removed(g, count) for g, count in enumerate(counts)])
+        return budget.cost(costs, rounding.all_removed(counts))
 
     before = budget.cost(costs, [0] * len(groups))
     allowed = int(budget.keep_ratio * before + 1e-6)
@@ -69,8 +69,7 @@ def allocate(
             f"{budget} cannot be reached: with at least {floor} channels{share} in every group the network keeps "
             f"{nearest:.4f} of its {budget.kind}; ask for at least that, or lower the floor."
         )
-    counts = _refill(order, counts, rounding, cost, allowed)
-    removed = [rounding.removed(g, count) for g, count in enumerate(counts)]
+    removed = _refill(order, counts, rounding, lambda removed: budget.cost(costs, removed), allowed)
     return _plan(groups, scores, removed, costs, str(budget))
 
 
@@ -98,6 +97,10 @@ class _Rounding:
     def removed(self, group: int, count: int) -> int:
         width = self.groups[group].width
         return width - self.floors.kept(width, width - count)
+
+    def all_removed(self, counts: Sequence[int]) -> list[int]:
+        """The same for every group."""
+        return [self.removed(group, count) for group, count in enumerate(counts)]
 
 
 def _ranking(groups: Sequence[ChannelGroup], scores: Mapping[GroupId, Tensor]) -> list[int]:
@@ -136,25 +139,26 @@ def _cut(
 
 def _refill(
     order: Sequence[int],
-    counts: list[int],
+    counts: Sequence[int],
     rounding: _Rounding,
     cost: Callable[[Sequence[int]], int],
     allowed: int,
 ) -> list[int]:
-    """Give units back, best first, where a whole rounding step of their group still fits the budget."""
-    counts = list(counts)
+    """How many units leave each group once units are given back, best first, where a whole rounding step still fits."""
+    left, removed = list(counts), rounding.all_removed(counts)
     full: set[int] = set()
     for group in reversed(order[: sum(counts)]):
-        if group in full or counts[group] == 0:
+        if group in full or left[group] == 0:
             continue
-        now = rounding.removed(group, counts[group])
-        step = next((c for c in range(counts[group] - 1, -1, -1) if rounding.removed(group, c) < now), None)
-        trial = [*counts[:group], 0 if step is None else step, *counts[group + 1 :]]
-        if cost(trial) <= allowed:
-            counts = trial
+        now = removed[group]
+        step = next((c for c in range(left[group] - 1, -1, -1) if rounding.removed(group, c) < now), 0)
+        removed[group] = rounding.removed(group, step)
+        if cost(removed) <= allowed:
+            left[group] = step
         else:
+            removed[group] = now
             full.add(group)
-    return counts
+    return removed
 
 
 def _plan(
