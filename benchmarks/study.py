@@ -12,7 +12,7 @@ from readme import put_table
 from secateur.records import read_record, write_record
 from secateur.report.sweeps.page import readme_table, sweep_markdown
 
-STUDIES = ("polyp_study",)
+STUDIES = ("polyp_study", "nuclei_kumar")
 
 
 def record_path(study: str) -> Path:
