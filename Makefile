@@ -1,10 +1,12 @@
-# Two commands: `make demo` and `make test`. Both set up .venv by themselves.
+# `make demo` and `make test` set up .venv by themselves.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format types clean
+.PHONY: install demo test test-slow lint format types clean
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/secateur demo --out demo --overwrite

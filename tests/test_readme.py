@@ -1,30 +1,64 @@
-"""What the README shows runs as it stands."""
+"""What the README and the how-to pages show runs as it stands."""
 
 import re
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+import torch
+import typer
+
+from secateur.cli import app
 from secateur.records import read_record
 from secateur.report.sweeps.page import readme_table, sweep_markdown
 
 _README = Path(__file__).parents[1] / "README.md"
+_HOW_TO = _README.parent / "docs" / "how-to"
+
+
+def run_python(page):
+    """Run the Python of a page, from its first screen to its last, and return the names it leaves."""
+    screens = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile("\n".join(screens), str(page), "exec"), names)
+    return names
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_the_python_screen_runs():
-    (snippet,) = re.findall(r"```python\n(.*?)```", _README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    names: dict[str, object] = {}
-    exec(compile(snippet, str(_README), "exec"), names)
-    dense, small = (sum(p.numel() for p in names[key].parameters()) for key in ("model", "small"))
-    assert small < dense
+    names = run_python(_README)
+    assert count(names["small"]) < count(names["model"])
     assert names["plan"].reached["macs_keep_ratio"] <= 0.10
 
 
-def test_every_command_it_names_exists():
-    from secateur.cli import app
+def test_a_network_of_ones_own_is_pruned_as_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_python(_HOW_TO / "own-network.md")
+    assert names["plan"].reached["macs_keep_ratio"] <= 0.25
+    again, small = names["again"].state_dict(), names["small"].state_dict()
+    assert again.keys() == small.keys()
+    assert all(torch.equal(again[name], small[name]) for name in small)
+    assert names["sparse"].compression == pytest.approx(5, rel=1e-3)
+    assert names["done"].max_rel_diff < 1e-9
 
-    shown = set(re.findall(r"^secateur (\w+)", _README.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert shown <= {command.name for command in app.registered_commands}
-    assert len(shown) >= 8
+
+@pytest.mark.parametrize("page", [_README, *sorted(_HOW_TO.glob("*.md"))], ids=lambda path: path.stem)
+def test_every_command_and_option_shown_exists(page):
+    shown = re.findall(r"^secateur (\w+)(.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert shown
+    commands = typer.main.get_command(app).commands
+    for name, arguments in shown:
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", arguments.split("  #")[0])) <= options
+
+
+def test_what_it_links_to_is_there():
+    for page in (_README, *_HOW_TO.glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_its_tables_are_those_of_the_records(monkeypatch):

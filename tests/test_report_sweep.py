@@ -16,6 +16,7 @@ from secateur.metrics.aggregate import summarize
 from secateur.records import read_record, write_record
 from secateur.report import rounding
 from secateur.report.findings import SYNTHETIC
+from secateur.report.intervals import interval_text
 from secateur.report.sweeps.budgets.cells import DENSE, Arm, read_sweep
 from secateur.report.sweeps.budgets.figures import dice_curves, samples_curves, speedup_curves
 from secateur.report.sweeps.budgets.tables import compared_arms
@@ -323,16 +324,20 @@ def test_markdown_has_every_table(whole):
     assert all(len(width) == 1 for width in widths)
 
 
-def test_the_readme_rows_are_the_leading_criterion_beside_its_baselines(whole):
+def test_the_readme_holds_the_leading_criterion_against_dense_networks_of_the_same_seeds(whole):
     header, _, *rows = readme_table(whole).splitlines()
     names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
     scratch = [f"from scratch in taylor's shape, equal {what}" for what in ("epochs", "training MACs")]
-    plain = ["taylor", "l2", "random", "uniform"]
-    assert names == ["dense", *plain, *plain, "taylor", *scratch, *plain[1:], *plain]
+    assert names == ["dense", "taylor", "taylor", "taylor", *scratch, "l2", "random", "uniform", "taylor"]
     assert header.endswith("| speed-up, OpenVINO, float32, 2 threads |")
-    found = read_sweep(whole).at(OTHER, Phase.AFTER, TAYLOR, 0.5).dice.interval
+    sweep = read_sweep(whole)
+    reached = sweep.at(OTHER, Phase.AFTER, TAYLOR, 0.5).dice.mean
+    above = sweep.difference((TAYLOR, 0.5), (DENSE, None), label=OTHER, phase=Phase.AFTER)
+    assert list(above.by_seed) == [0]  # the other dense networks were not cut to half
+    assert above.interval.mean != pytest.approx(reached - sweep.at(OTHER, Phase.AFTER, DENSE, None).dice.mean, abs=5e-4)
     speedup = next(p["speedup"] for p in whole["bench"]["benches"][1]["pairs"] if p["pruned"] == "seed-0/taylor-50")
-    assert rows[1].endswith(f"| {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] | {rounding.times(speedup)} |")
+    difference = interval_text(above.interval, signed=True)
+    assert rows[1].endswith(f"| {reached:.3f} | {difference} | {rounding.times(speedup)} |")
     assert "speed-up" not in readme_table(whole | {"bench": None})
 
 

@@ -90,8 +90,9 @@ def load(folder: Path | str) -> nn.Module:
     return model
 
 
-def read_architecture(folder: Path) -> tuple[ModelSpec, PruningPlan | None]:
+def read_architecture(folder: Path | str) -> tuple[ModelSpec, PruningPlan | None]:
     """The recipe of the network in ``folder``: how to build the dense one, and what was removed."""
+    folder = Path(folder)
     record = read_record(folder / ARCHITECTURE)
     try:
         spec = ModelSpec(record["spec"]["builder"], record["spec"]["kwargs"])
@@ -100,9 +101,9 @@ def read_architecture(folder: Path) -> tuple[ModelSpec, PruningPlan | None]:
     return spec, PruningPlan.from_json(record["plan"]) if record.get("plan") else None
 
 
-def read_input_shape(folder: Path) -> tuple[int, ...] | None:
+def read_input_shape(folder: Path | str) -> tuple[int, ...] | None:
     """``(1, C, *space)`` that the network in ``folder`` was saved with; None where nobody said."""
-    shape = read_record(folder / ARCHITECTURE).get("input_shape")
+    shape = read_record(Path(folder) / ARCHITECTURE).get("input_shape")
     return None if shape is None else tuple(int(size) for size in shape)
 
 

@@ -6,7 +6,7 @@ from secateur.records import Record
 from secateur.report import rounding
 from secateur.report.intervals import interval_text
 from secateur.report.markdown import as_markdown
-from secateur.report.sweeps.budgets.cells import DENSE, Arm, Sweep
+from secateur.report.sweeps.budgets.cells import DENSE, Arm, Place, Sweep
 from secateur.report.sweeps.grid import (
     NO_CELL,
     Cell,
@@ -70,31 +70,43 @@ def cell_labels(sweep: Sweep) -> dict[str, str]:
 
 
 def compact_table(sweep: Sweep) -> str:
-    """The leading arm at every budget beside dense, random, uniform, L2 and from scratch, as Markdown."""
+    """Dense, the leading arm at every budget, and what it has to be held against, as Markdown.
+
+    Those are the same shapes from scratch at every budget, other criteria where they cut every dense network. Dice is
+    the mean over cases and seeds; beside it stands what that is above the dense networks of the same seeds.
+    """
     speed = next((s for s in read_latencies(sweep.record) if (s.runtime, s.precision) == ("openvino", "float32")), None)
-    header = [
-        "network",
-        "MACs kept",
-        "seeds",
-        *(f"Dice, {set_name(sweep.record, label)}" for label in sweep.record["sets"]),
-    ]
+    header = ["network", "MACs kept", "seeds"]
+    for label in sweep.record["sets"]:
+        header += [f"Dice, {set_name(sweep.record, label)}", "minus dense, same seeds"]
     header += [f"speed-up, {speed.label}"] if speed else []
-    arms = [arm for arm in sweep.arms(Phase.AFTER) if arm == sweep.leading or _is_baseline(arm)]
-    places = [(DENSE, None), *((arm, ratio) for ratio in leading_budgets(sweep, Phase.AFTER) for arm in arms)]
     rows = []
-    for arm, ratio in places:
+    for arm, ratio in _compact_places(sweep):
         cells = sweep.cells(arm, ratio, Phase.AFTER)
-        if not cells:
-            continue
         share = sweep.macs_share(arm, ratio) or ratio
         done = sum(cell["status"] == "done" for cell in cells)
         row = [arm.label, rounding.percent(share) if share else "", str(done)]
         for label in sweep.record["sets"]:
             found = sweep.at(label, Phase.AFTER, arm, ratio)
-            lines = [Part(interval_text(found.dice.interval) or rounding.score(found.dice.mean))] if found else []
-            row.append(markdown_cell((*lines, *unfinished(cells, why=False))))
+            above = sweep.difference((arm, ratio), (DENSE, None), label=label, phase=Phase.AFTER)
+            mean = (Part(rounding.score(found.dice.mean)),) if found else ()
+            row.append(markdown_cell((*mean, *unfinished(cells, why=False))))
+            row.append(interval_text(above.interval, signed=True) if above and arm != DENSE else "")
         rows.append(row + ([_speedup_text(sweep.record, speed, cells)] if speed else []))
     return as_markdown(header, rows)
+
+
+def _compact_places(sweep: Sweep) -> list[Place]:
+    """The rows of `compact_table`: dense, then budget by budget."""
+    dense = sweep.cells(DENSE, None, Phase.AFTER)
+    places: list[Place] = [(DENSE, None)]
+    for ratio in leading_budgets(sweep, Phase.AFTER):
+        for arm in sweep.arms(Phase.AFTER):
+            cells = sweep.cells(arm, ratio, Phase.AFTER)
+            everywhere = arm.variant is None and arm.criterion in _BASELINES and len(cells) == len(dense)
+            if cells and (arm == sweep.leading or arm.kind == "scratch" or everywhere):
+                places.append((arm, ratio))
+    return places
 
 
 def budget_word(record: Record) -> str:
@@ -157,10 +169,6 @@ def _comparison_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_rati
         missing = unfinished(cells, why=False) or unfinished(sweep.cells(sweep.leading, keep_ratio, phase), why=False)
         return missing or (Part("not comparable: fewer than two common cases", "muted"),)
     return difference_cell(found)
-
-
-def _is_baseline(arm: Arm) -> bool:
-    return arm.kind == "scratch" or (arm.criterion in _BASELINES and arm.variant is None)
 
 
 def _speedup_text(record: Record, setup: Setup, cells: Sequence[Record]) -> str:
