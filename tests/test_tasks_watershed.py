@@ -116,6 +116,15 @@ def test_every_region_of_the_mask_is_a_nucleus_even_without_a_summit(level):
     np.testing.assert_array_equal(found > 0, TOUCHING > 0)
 
 
+@pytest.mark.parametrize("level", [-1.0, 0.0, 5.0])
+def test_regions_that_touch_at_a_corner_are_two_nuclei(level):
+    """As the watershed floods, so regions are told apart; a dead distance branch makes every region one plateau."""
+    mask = np.zeros((30, 30), np.float32)
+    mask[4:14, 4:14] = mask[14:24, 14:24] = 1
+    found = merge_branches(mask, np.full_like(mask, level), Merge())
+    assert [np.unique(found[4:14, 4:14]).tolist(), np.unique(found[14:24, 14:24]).tolist()] == [[1], [2]]
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_empty_and_full_masks(level):
     found = merge_branches(*(np.full((20, 30), level, np.float32),) * 2, Merge())

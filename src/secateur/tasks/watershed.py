@@ -18,12 +18,14 @@ Map = npt.NDArray[np.float32]  # (H, W)
 
 
 class Merge(BaseModel):
-    """Constants of `merge_branches`; chosen on validation of the dense network (`choose_constants`), then fixed.
+    """Constants of `merge_branches`, fixed over all cuts of a dense network.
+
+    Validation chooses ``smallest``, ``smoothing`` and ``spacing`` (`choose_constants`); the other two stay as given.
 
     Attributes:
         threshold: probability from which a pixel belongs to a nucleus.
-        largest_hole: pixels of background inside a nucleus that are filled; larger ones stay, since a ring of touching
-            nuclei around a lumen is no nucleus.
+        largest_hole: pixels of background enclosed by the mask, or by mask and border, that are filled; larger ones
+            stay, since a ring of touching nuclei around a lumen is no nucleus.
         smallest: pixels below which a region of the mask, or a nucleus, is dropped.
         smoothing: standard deviation of the Gaussian over the distances, as a share of the mean predicted diameter.
         spacing: a marker is the highest pixel as far as this share of the mean predicted diameter, along rows and
@@ -136,7 +138,8 @@ def _mean_diameter(regions: LabelArray) -> float:
 def _markers(smooth: Map, regions: LabelArray, count: int, *, spacing: float) -> LabelArray:
     """Number the highest pixels of every neighbourhood, and of every region that has none of them.
 
-    A plateau is one marker: where the distances say nothing, a region stays whole.
+    A plateau is one marker, diagonals included, but never reaches into another region: where the distances say
+    nothing, a region is one nucleus.
     """
     inside, side = np.where(regions > 0, smooth, -np.inf), 2 * max(1, round(spacing)) + 1
     summits = (inside == ndimage.maximum_filter(inside, side)) & (regions > 0)
@@ -147,6 +150,8 @@ def _markers(smooth: Map, regions: LabelArray, count: int, *, spacing: float) ->
         summits[tuple(highest.T)] = True
     markers = np.zeros(regions.shape, dtype=np.int32)
     ndimage.label(summits, structure=np.ones((3, 3)), output=markers)
+    parts = np.stack([markers[summits], regions[summits]])
+    markers[summits] = np.unique(parts, axis=1, return_inverse=True)[1].ravel() + 1
     return markers
 
 
