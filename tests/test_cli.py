@@ -15,7 +15,7 @@ from secateur.cli import main
 from secateur.measures import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
-from secateur.records import read_record
+from secateur.records import read_record, write_record
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
 
@@ -305,6 +305,24 @@ def test_the_order_of_runs_does_not_matter(runs):
     dense, pruned = RunFolder(runs / "dense"), RunFolder(runs / "pruned")
     for given in ([pruned], [pruned, dense], [dense, pruned]):
         assert [found.path for found in with_dense(given)] == [dense.path, pruned.path]
+
+
+@pytest.mark.parametrize("command", ["report", "bench"])
+def test_what_does_not_compare_is_not_compared(runs, tmp_path, monkeypatch, capsys, command):
+    for name in ("dense", "pruned"):
+        shutil.copytree(runs / name, tmp_path / "elsewhere" / name)
+    shutil.copytree(runs / "dense", tmp_path / "nuclei")
+    record = read_record(tmp_path / "nuclei" / "run.json")
+    write_record(tmp_path / "nuclei" / "run.json", {**record, "task": "nuclei"})
+    monkeypatch.chdir(tmp_path)
+    for others, words in (
+        (["elsewhere/pruned"], "the runs come from several dense networks"),
+        (["nuclei"], "the runs are of several tasks"),
+    ):
+        code, _, err = run(monkeypatch, capsys, command, runs / "pruned", *others)
+        assert (code, err.count("\n")) == (2, 1)
+        assert words in err
+        assert all(str(path) in err for path in (runs / "pruned", *others))
 
 
 def test_a_builder_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys):

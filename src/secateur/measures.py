@@ -131,10 +131,23 @@ def report(runs: Sequence[RunFolder], out: Path, session: Session, *, title: str
 
 
 def with_dense(runs: Sequence[RunFolder]) -> list[RunFolder]:
-    """The same runs, the dense one first: where only pruned ones are given, their parent is added."""
+    """The same runs, first the dense one that all cuts among them come from, which is added where it is not given.
+
+    Raises:
+        InputError: the runs are of several tasks, or were cut from several dense networks: nothing to compare.
+    """
+    tasks = {str(run.run.get("task")): run.path for run in runs}
+    if len(tasks) > 1:
+        given = ", ".join(f"{path} of {task}" for task, path in tasks.items())
+        raise InputError(f"the runs are of several tasks, {given}; give runs of one task.")
     parents = {run.path: parent_of(run) for run in runs}
-    dense = [run for run in runs if parents[run.path] is None] or [parent for parent in parents.values() if parent][:1]
-    return [*dense, *(run for run in runs if parents[run.path] is not None)]
+    origins = {parent.path.resolve(): (path, parent) for path, parent in parents.items() if parent is not None}
+    if len(origins) > 1:
+        given = ", ".join(f"{path} from {parent.path}" for path, parent in origins.values())
+        raise InputError(f"the runs come from several dense networks, {given}; give the cuts of one.")
+    first = [parent for _, parent in origins.values()]
+    dense = [run for run in runs if parents[run.path] is None and run.path.resolve() not in origins]
+    return [*first, *dense, *(run for run in runs if parents[run.path] is not None)]
 
 
 def set_label(split: str, source: str | None) -> str:
