@@ -1,6 +1,7 @@
 """Folders of instance labels: every depth and numbering that is read, and what is refused with which words."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,10 @@ def test_a_stack_of_labels_is_refused(tmp_path):
 )
 def test_a_binary_mask_is_refused_unless_components_are_asked_for(tmp_path, mask):
     make_folder(tmp_path, mask)
+    with pytest.raises(DataError, match=r"all of its 2 separate pieces.* case1.png beside it numbers its nuclei"):
+        read_first(tmp_path)  # the setting would not help, since the other files are no binary masks
+    for name in ("case1.png", "case2.png"):
+        shutil.copy(tmp_path / "masks" / "case0.png", tmp_path / "masks" / name)
     with pytest.raises(DataError, match=r"binary mask: all of its 2 separate pieces.*data.marking=binary"):
         read_first(tmp_path)
     found = read_first(tmp_path, Marking.BINARY)[1]

@@ -152,9 +152,24 @@ def _components(levels: npt.NDArray[Any], path: Path, *, nuclei: int) -> LabelAr
 def _refuse_binary(levels: npt.NDArray[Any], path: Path, *, value: int) -> None:
     """One value in one piece is one nucleus; in several pieces it is a mask of all nuclei."""
     _, pieces = ndimage.label(levels > 0, structure=_EIGHT)
-    if pieces > 1:
+    if pieces <= 1:
+        return
+    found = f"{path} is a binary mask: all of its {pieces} separate pieces have the value {value}"
+    numbered = _numbered_beside(path)
+    if numbered is not None:
         raise DataError(
-            f"{path} is a binary mask: all of its {pieces} separate pieces have the value {value}, and touching nuclei "
-            f"cannot be told apart. Give instance labels, or take every connected component as one nucleus with "
-            f"data.marking={Marking.BINARY.value}."
+            f"{found}, while {numbered.name} beside it numbers its nuclei. Number the pieces of this one too."
         )
+    raise DataError(
+        f"{found}, and touching nuclei cannot be told apart. Give instance labels, or take every connected component "
+        f"as one nucleus with the setting data.marking={Marking.BINARY.value} (evaluate: --marking "
+        f"{Marking.BINARY.value})."
+    )
+
+
+def _numbered_beside(path: Path) -> Path | None:
+    """A file of the same folder with several labels."""
+    for file in sorted(path.parent.iterdir()):
+        if file.suffix == path.suffix and np.count_nonzero(np.unique(_read_levels(file))) > 1:
+            return file
+    return None
