@@ -1,6 +1,8 @@
 """Records and atomic files."""
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from secateur.errors import RecordError
 from secateur.records import atomic_path, read_record, write_record
@@ -42,3 +44,11 @@ def test_what_is_not_a_record_is_refused(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(RecordError, match=message):
         read_record(path)
+
+
+def test_weights_may_be_read_by_whoever_may_read_records(tmp_path):
+    with atomic_path(tmp_path / "model.safetensors") as temporary:
+        save_file({"weight": torch.zeros(1)}, temporary)
+    write_record(tmp_path / "run.json", {})
+    weights, record = ((tmp_path / name).stat().st_mode for name in ("model.safetensors", "run.json"))
+    assert weights == record
