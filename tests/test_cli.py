@@ -313,10 +313,22 @@ def test_a_builder_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys)
         "        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 1))\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
     code, out, err = run(monkeypatch, capsys, "inspect", "my_nets:Net", "--input-shape", "1,3,16,16")
     assert code == 0, err
     assert "7 of 9 channels removable in 1 groups" in out
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["sweep", "nowhere"], ["inspect", "statistics:NormalDist", "--input-shape", "1,3,16,16"]]
+)
+def test_a_file_in_the_current_folder_does_not_take_a_librarys_place(tmp_path, arguments):
+    (tmp_path / "statistics.py").write_text("open('ran', 'w').close()\n")
+    call = f"import sys; from secateur.cli import main; sys.argv[1:] = {arguments}; main()"
+    answer = subprocess.run([sys.executable, "-P", "-c", call], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 2, answer.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path, monkeypatch, capsys):
