@@ -243,7 +243,40 @@ WRONG = {
     "pruning a pruned network": (["prune", "pruned", "--out", "new"], "holds a pruned network"),
     "out holds the dense run": (["prune", "dense", "--out", ".", "--overwrite"], "holds the dense network"),
     "resume and overwrite": (["train", *TINY, "--out", "new", "--resume", "--overwrite"], "resume"),
-    "pruning on other data": (["prune", "dense", "--set", "data.seed=1", "--out", "new"], "trained on other data"),
+    "pruning on other data": (["prune", "dense", "--set", "data.seed=1", "--out", "new"], "reads only pruning"),
+    "pruning another training": (
+        ["prune", "dense", "--set", "training.epochs=20", "--out", "new"],
+        r"--set training\.epochs=20 would change nothing: .*reads only pruning;",
+    ),
+    "pruning another network": (
+        ["prune", "dense", "--set", "network.kwargs.channels=[4, 4]", "--out", "new"],
+        "reads only pruning;",
+    ),
+    "filters with settings of weights": (
+        ["prune", "dense", "--set", "sparsity.compression=4", "--out", "new"],
+        "reads only pruning;",
+    ),
+    "timing another training": (
+        ["bench", "dense", "--set", "training.epochs=20"],
+        r"--set training\.epochs=20 would change nothing: .*reads only bench, bench_size;",
+    ),
+    "timing networks on other data": (["bench", "dense", "--set", "data.source=synthetic"], "reads only bench"),
+    "timing frames of another training": (
+        ["bench", "dense", "--frames", "--set", "training.epochs=20"],
+        "reads only bench, bench_size, data;",
+    ),
+    "an option of weights for filters": (
+        ["prune", "dense", "--scope", "layer", "--out", "new"],
+        "--scope is for single weights.*--granularity weight.*; this cuts whole filters of a run folder, dense, by --mac",
+    ),
+    "arguments of a builder for a run folder": (
+        ["prune", "dense", "--kwargs", "{}", "--out", "new"],
+        "--kwargs is for .*without data.*; leave it out",
+    ),
+    "a shape of another network": (
+        ["train", "--recipe", "polyp", "--shape-of", "pruned", "--out", "new"],
+        r"pruned was cut from another network.*--recipe pruned/recipe\.yaml",
+    ),
     "unknown nested setting": (["train", *TINY, "--set", "network.kwargs.no.sub=3", "--out", "new"], "no"),
     "no input shape": (["inspect", "monai.networks.nets:UNet"], "needs --input-shape"),
     "odd input shape": (["inspect", "monai.networks.nets:UNet", "--input-shape", "1,x"], "is not a shape"),

@@ -190,11 +190,13 @@ def _ground(dense: RunFolder, recipe: Recipe, out: Path) -> _Ground:
     spec, earlier = read_architecture(dense.path)
     if earlier is not None or dense.run["role"] == "sparse":
         raise InputError(f"{dense.path} holds a pruned network; give the run folder of a dense one.")
-    given = read_run_recipe(dense)
-    if (recipe.task, recipe.data) != (given.task, given.data):
+    asked, given = (decisive(each, "dense") for each in (recipe, read_run_recipe(dense)))
+    changed = [section for section in asked if asked[section] != given[section]]
+    if changed:
+        names = ", ".join(changed)
         raise InputError(
-            f"{dense.path} was trained on other data than these settings name; prune on the same, so that what the cut "
-            f"loses can be counted, and leave task and data.* out of --set."
+            f"{dense.path} was made with another {names} than these settings name; what a cut loses is counted against "
+            f"the network as it was trained, so leave {names} out of --set."
         )
     task = task_of(recipe)
     model = load(dense.path)
@@ -216,6 +218,11 @@ def _untrained(recipe: Recipe, shape_of: RunFolder | None) -> tuple[nn.Module, M
         spec, plan = read_architecture(shape_of.path)
         if plan is None:
             raise InputError(f"{shape_of.path} holds a dense network; give the run folder of a pruned one.")
+        if decisive(recipe.model_copy(update={"network": spec}), "scratch") != decisive(recipe, "scratch"):
+            raise InputError(
+                f"{shape_of.path} was cut from another network than the recipe names; give one that names it, such as "
+                f"--recipe {shape_of.path / 'recipe.yaml'}."
+            )
         model = load(shape_of.path)
         draw_anew_(model, recipe.training.seed)
         return model, spec, plan

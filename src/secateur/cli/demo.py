@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Out, Overwrite, Resume, Settings
+from secateur.cli.options import Out, Overwrite, Resume, set_option
 
 
 def demo(
     out: Out = Path("demo"),
     task: Annotated[str, typer.Option(help="Clinical job: polyp or nuclei.")] = "polyp",
-    settings: Settings = None,
+    settings: Annotated[list[str] | None, set_option("training.epochs=20")] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:

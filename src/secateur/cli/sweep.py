@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Data, Json, Overwrite, Resume, Settings
+from secateur.cli.options import Data, Json, Overwrite, Resume, set_option
 
 
 def sweep(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name (polyp-study, ...) or a YAML file.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("runs/sweep"),
     data: Data = None,
-    settings: Settings = None,
+    settings: Annotated[list[str] | None, set_option("sweep.seeds=[0]")] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     json: Json = None,
