@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name (polyp, nuclei, ...) or a YAML file; polyp by default.")
+    str | None,
+    typer.Option("--recipe", help="A recipe's name (polyp, nuclei-shared, ...) or a YAML file; by default --task's."),
 ]
 Data = Annotated[
     str | None,

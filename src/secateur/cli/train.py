@@ -11,7 +11,10 @@ from secateur.cli.options import Data, Json, Out, Overwrite, RecipeName, Resume,
 def train(
     out: Out = Path("runs/dense"),
     recipe: RecipeName = None,
-    task: Annotated[str | None, typer.Option(help="Clinical job: its recipe, where --recipe names none.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Clinical job, polyp (the default) or nuclei: its recipe; --recipe has to be for the same."),
+    ] = None,
     data: Data = None,
     settings: Annotated[list[str] | None, set_option("training.epochs=20")] = None,
     shape_of: Annotated[
