@@ -1,5 +1,6 @@
 """The command line, end to end: one tiny run from data to page, and every kind of wrong input."""
 
+import inspect
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from secateur.cli import main
+from secateur.cli import app, main
 from secateur.measures import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
@@ -44,7 +45,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["secateur", "demo", *SMALL, "--out", "."])
+        patch.setattr(sys, "argv", ["secateur", "demo", *SMALL, "--out", ".", "--json", "demo.json"])
         with pytest.raises(SystemExit) as stop:
             main()
         assert not stop.value.code
@@ -53,6 +54,8 @@ def runs(tmp_path_factory):
 
 def test_the_demo_goes_from_data_to_page(runs):
     assert "Synthetic data" in (runs / "report.html").read_text(encoding="utf-8")
+    summary = read_record(runs / "demo.json")
+    assert (summary["page"], [row["name"] for row in summary["runs"]]) == ("report.html", ["dense", "pruned"])
     pruned = read_record(runs / "pruned" / "prune.json")
     assert pruned["reached"]["macs_keep_ratio"] <= 0.3
     assert pruned["proof"]["passed"]
@@ -67,6 +70,16 @@ def test_the_demo_goes_from_data_to_page(runs):
     assert read_record(runs / "pruned" / "export" / "parity.json")["passed"]
 
 
+@pytest.mark.parametrize("package", ["jinja2", "openvino", "onnxscript"])
+def test_the_demo_misses_an_extra_before_it_trains(tmp_path, monkeypatch, capsys, package):
+    monkeypatch.setitem(sys.modules, package, None)  # how Python marks a module as absent
+    monkeypatch.setattr("secateur.pipeline.fit", lambda *_, **__: pytest.fail("it trains"))
+    code, _, err = run(monkeypatch, capsys, "demo", *SMALL, "--out", tmp_path / "demo")
+    assert code == 2, err
+    assert re.search(rf"'?{package}'?, which is not installed.*pip install secateur\[", err)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     for command in (["evaluate", "pruned", "--split", "val"], ["bench", "pruned", "--set", "bench.targets=[torch]"]):
@@ -79,8 +92,12 @@ def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
     assert code == 0, err
     assert "frames of 64x48, network input 32x32" in out
     assert [row["name"] for row in read_record(runs / "pruned" / "frames.json")["rows"]] == ["dense", "pruned"]
-    code, out, err = run(monkeypatch, capsys, "report", "pruned", "--markdown", "table.md")
+    code, out, err = run(monkeypatch, capsys, "report", "pruned", "--markdown", "table.md", "--json", "report.json")
     assert code == 0, err
+    record = read_record(runs / "report.json")
+    assert record["page"] == "pruned/report.html"
+    kept = [row["macs_keep_ratio"] for row in record["runs"]]
+    assert kept == [1, read_record(runs / "pruned" / "prune.json")["reached"]["macs_keep_ratio"]]
     assert "report.html is ready to open" in out
     assert len((runs / "table.md").read_text().strip().splitlines()) >= 3
 
@@ -126,6 +143,12 @@ def test_a_shape_is_trained_from_fresh_weights(runs, monkeypatch, capsys):
     assert read_record(runs / "scratch" / "run.json")["role"] == "scratch"
     assert run(monkeypatch, capsys, "evaluate", "scratch")[0] == 0
     assert read_record(runs / "scratch" / "evaluation.json")["polyps"]["lost"] is not None
+    size, reached = read_record(runs / "scratch" / "run.json")["size"], read_record(runs / "pruned" / "prune.json")
+    assert size == {
+        "input_shape": reached["input_shape"],
+        "macs": reached["reached"]["macs"],
+        "params": reached["reached"]["params"],
+    }
 
 
 def test_a_renamed_run_goes_on(runs, monkeypatch, capsys):
@@ -204,6 +227,11 @@ def test_doctor_finds_this_machine_well(monkeypatch, capsys):
     assert "remove with proof" in out
 
 
+def test_every_command_writes_its_record_where_it_is_asked_to():
+    commands = {command.name: inspect.signature(command.callback).parameters for command in app.registered_commands}
+    assert [name for name, parameters in commands.items() if "json" not in parameters] == []
+
+
 def test_help_is_quick_to_import():
     probe = "import sys, secateur.cli; print(*sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
@@ -267,7 +295,7 @@ WRONG = {
     ),
     "an option of weights for filters": (
         ["prune", "dense", "--scope", "layer", "--out", "new"],
-        "--scope is for single weights.*--granularity weight.*; this cuts whole filters of a run folder, dense, by --mac",
+        "--scope is for single weights.*--granularity weight.*; this cuts whole filters of a run folder, dense, by --",
     ),
     "arguments of a builder for a run folder": (
         ["prune", "dense", "--kwargs", "{}", "--out", "new"],
@@ -358,7 +386,7 @@ def test_a_builder_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys)
 )
 def test_a_file_in_the_current_folder_does_not_take_a_librarys_place(tmp_path, arguments):
     (tmp_path / "statistics.py").write_text("open('ran', 'w').close()\n")
-    call = f"import sys; from secateur.cli import main; sys.argv[1:] = {arguments}; main()"
+    call = f"import sys; from secateur.cli import app, main; sys.argv[1:] = {arguments}; main()"
     answer = subprocess.run([sys.executable, "-P", "-c", call], cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 2, answer.stderr
     assert not (tmp_path / "ran").exists()
