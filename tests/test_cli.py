@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from secateur.cli import app, main
+from secateur.cli.show import show_inspection
 from secateur.measures import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
@@ -219,6 +220,16 @@ def test_inspect_and_its_dry_run(runs, monkeypatch, capsys):
     assert record["dry_run"]["macs_keep_ratio"] <= 0.5
     assert "network output" in out
     assert run(monkeypatch, capsys, "inspect", "dense")[0] == 0
+
+
+def test_inspect_shows_all_of_a_long_name(capsys):
+    group = {"id": "q" * 100, "width": 8, "macs_share": 0.5, "params_share": 0.5, "approximate": []}
+    ties = {"written_by": ["w" * 100], "followed_by": []}
+    totals = {"params": 1, "macs": 1, "groups": 1, "channels": 8, "removable": 7, "seconds": 0.0}
+    show_inspection({"group_table": [group | ties], "pinned": [], "input_shape": [1, 3, 8, 8], **totals})
+    out = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert (out.count("q"), out.count("w")) == (100, 100)
 
 
 def test_doctor_finds_this_machine_well(monkeypatch, capsys):

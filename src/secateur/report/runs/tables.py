@@ -122,8 +122,8 @@ def _sizes(runs: Sequence[Run], timings: Mapping[Setup, Mapping[str, Timing]]) -
         macs.setdefault(shape, {}).setdefault(name, size["macs"])
         params.setdefault(name, size["params"])
     shared = [shape for shape, counts in macs.items() if runs[0].name in counts]
-    shape = max(shared, key=lambda shape: len(macs[shape]), default=None)
-    return _Sizes(shape, macs.get(shape, {}) if shape else {}, params)
+    shape = max(shared, key=lambda shape: len(macs[shape]), default=())
+    return _Sizes(shape or None, macs.get(shape, {}), params)
 
 
 def _counted(
