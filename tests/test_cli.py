@@ -17,6 +17,8 @@ from secateur.cli.show import show_inspection
 from secateur.measures import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
+from secateur.recipes import RECIPES
+from secateur.recipes.recipe import parse_settings
 from secateur.records import read_record
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
@@ -241,6 +243,18 @@ def test_doctor_finds_this_machine_well(monkeypatch, capsys):
 def test_every_command_writes_its_record_where_it_is_asked_to():
     commands = {command.name: inspect.signature(command.callback).parameters for command in app.registered_commands}
     assert [name for name, parameters in commands.items() if "json" not in parameters] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "section"),
+    [("train", "training"), ("demo", "training"), ("prune", "pruning"), ("bench", "bench"), ("sweep", "sweep")],
+)
+def test_the_example_of_a_setting_is_one_that_the_command_reads(command, section):
+    (callback,) = (entry.callback for entry in app.registered_commands if entry.name == command)
+    (option,) = inspect.signature(callback).parameters["settings"].annotation.__metadata__
+    (example,) = re.findall(r"e\.g\. (\S+)\.$", option.help)
+    assert example.partition(".")[0] == section
+    RECIPES["polyp"]().with_settings(parse_settings([example]))
 
 
 def test_help_is_quick_to_import():
