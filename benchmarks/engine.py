@@ -9,6 +9,7 @@ with those that are not in it. The tables go to standard output, as Markdown, un
 nothing else runs.
 """
 
+import argparse
 import copy
 import json
 import math
@@ -34,6 +35,7 @@ from secateur.store.runs import surroundings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from measuring import peak_mib, reset_peak_mib
 from readme import put_table
 
 from masking import halving, scramble_, silenced
@@ -109,7 +111,7 @@ def _warm_up():
 
 def ours(model, example, _):
     """Trace, and meet half of the MACs over all groups at once, timed; then halve every group, for what is left."""
-    before, model_mib = _reset_peak_mib(), _size_mib(model)
+    before, model_mib = reset_peak_mib(), _size_mib(model)
     clock = Clock()
     graph = sc.trace(model, example)
     seconds = {"trace_s": clock.lap()}
@@ -117,7 +119,7 @@ def ours(model, example, _):
     seconds["allocate_s"] = clock.lap()
     sc.remove(model, graph, plan)
     seconds["remove_s"] = clock.lap()
-    peak_mib = _status_mib("VmHWM") - before
+    added_mib = peak_mib() - before
     uniform = halving(graph)
     small, proof = remove_with_proof(model, graph, uniform)
     free = sum(len(piece.positions) for g in graph.groups for piece in g.slices if piece.role is Role.WRITE)
@@ -132,8 +134,8 @@ def ours(model, example, _):
         "proof_max_rel_diff": proof.max_rel_diff,
         "untested_reads": len(proof.untested),
         "model_mib": model_mib,
-        "peak_mib": peak_mib,
-        "peak_over_model": peak_mib / model_mib,
+        "peak_mib": added_mib,
+        "peak_over_model": added_mib / model_mib,
     }, graph
 
 
@@ -255,16 +257,6 @@ class Clock:
         return passed
 
 
-def _reset_peak_mib():
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
-    return _status_mib("VmRSS")
-
-
-def _status_mib(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
-
-
 def _size_mib(model):
     tensors = [*model.parameters(), *model.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
@@ -382,20 +374,36 @@ def curve(depths):
     return "\n".join(lines)
 
 
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("record", nargs="?", type=Path, help="JSON file to write, or to go on with")
+    work.add_argument("--readme", action="store_true", help="put the table of the kept record into the README")
+    work.add_argument("--member", choices=ZOO, help=argparse.SUPPRESS)  # a process of its own
+    work.add_argument("--depth", type=int, help=argparse.SUPPRESS)  # likewise
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks of the zoo; all by default")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(ZOO)
+    if unknown:
+        parser.error(f"no network is called {', '.join(sorted(unknown))}; the zoo has {', '.join(ZOO)}")
+    return given
+
+
 def main():
+    given = arguments()
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
-    if sys.argv[1] in ("--member", "--depth"):
+    if given.member is not None or given.depth is not None:
         resource.setrlimit(resource.RLIMIT_AS, (_LIMIT_GIB * 2**30, _LIMIT_GIB * 2**30))
-        if sys.argv[1] == "--member":
-            member(sys.argv[2])
+        if given.member is not None:
+            member(given.member)
         else:
-            depth(int(sys.argv[2]))
+            depth(given.depth)
         return
-    if sys.argv[1] == "--readme":
+    if given.readme:
         put_table("engine", "engine.py", readme_table(read_record(RECORD)))
         return
-    path = Path(sys.argv[1])
+    path = given.record
     made = read_record(path) if path.exists() else {"members": {}, "depths": []}
     members, depths = made["members"], made["depths"]
     head = {
@@ -411,12 +419,12 @@ def main():
         write_record(path, record)
         return record
 
-    for name in sys.argv[2:] or list(ZOO):
+    for name in given.names or ZOO:
         if name not in members:
             members[name] = in_a_process("--member", name)
             print(name, json.dumps(members[name]), file=sys.stderr, flush=True)
             keep()
-    for count in () if sys.argv[2:] else _DEPTHS[len(depths) :]:
+    for count in () if given.names else _DEPTHS[len(depths) :]:
         depths.append({"convolutions": count, **in_a_process("--depth", str(count))})
         keep()
     record = keep()

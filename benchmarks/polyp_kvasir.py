@@ -7,9 +7,9 @@ A fifth row keeps at least a tenth of every group (``taylor-10-floor``), for wha
 Runs every command that has not run yet, in the order of the page, and copies the records (no images, no weights).
 """
 
+import argparse
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 _CUTS = [("taylor", 25, 0), ("random", 25, 0), ("taylor", 10, 0), ("random", 10, 0), ("taylor", 10, 0.1)]
@@ -31,7 +31,11 @@ def secateur(*arguments: object) -> None:
 
 
 def main() -> None:
-    runs, records = Path(sys.argv[1]), Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder of the run folders")
+    parser.add_argument("records", type=Path, help="folder of the copied records")
+    given = parser.parse_args()
+    runs, records = given.runs, given.records
     dense = runs / "dense"
     if not (dense / "model.safetensors").exists():
         secateur("train", "--recipe", "polyp", "--data", "polyp_kvasir", "--out", dense, "--resume")
@@ -47,7 +51,7 @@ def main() -> None:
                 "--criterion",
                 criterion,
                 "--macs-keep",
-                f"0.{share}",
+                share / 100,
                 *settings,
                 "--out",
                 cut,

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from measuring import peak_mib, reset_peak_mib
 from torch.nn import functional as F
 
 import secateur as sc
@@ -69,22 +70,16 @@ def scoring_seconds():
     return {"plain_s": plain_s, "scoring_s": scoring_s, "scoring_over_plain": scoring_s / plain_s}
 
 
-def peak_mib(kind):
+def added_mib(kind):
     """Peak memory of a process that does one of the two, above what it holds before: run as a child of its own."""
     model = monai_unet(32).build().eval()
     graph = sc.trace(model, torch.zeros(1, 3, 192, 192))
     evidence = batches()
     forward_backward(model, [(images[:1, :, :32, :32], target[:1, :, :32, :32]) for images, target in evidence])
     model.zero_grad()
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
-    before = _status_mib("VmRSS")
+    before = reset_peak_mib()
     forward_backward(model, evidence) if kind == "plain" else score(model, graph, evidence)
-    return _status_mib("VmHWM") - before
-
-
-def _status_mib(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+    return peak_mib() - before
 
 
 def scoring_memory():
@@ -146,7 +141,7 @@ def table(latency):
 
 def main():
     if sys.argv[1] in ("plain", "scoring"):
-        print(peak_mib(sys.argv[1]))
+        print(added_mib(sys.argv[1]))
         return
     path, named = Path(sys.argv[1]), sys.argv[2:]
     record = surroundings()

@@ -4,7 +4,7 @@ SECATEUR_DATA=... secateur sweep polyp-study --out runs/study    # hours; may be
 python benchmarks/study.py polyp_study runs/study                # seconds
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from readme import put_table
@@ -19,14 +19,16 @@ def record_path(study: str) -> Path:
     return Path(__file__).parent / "records" / study / "sweep.json"
 
 
-def main(study: str, folder: str) -> None:
-    if study not in STUDIES:
-        raise SystemExit(f"{study!r} is not a study; give one of {', '.join(STUDIES)}.")
-    record = read_record(Path(folder) / "sweep.json")
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("folder", type=Path, help="of its sweep")
+    given = parser.parse_args()
+    study, record = given.study, read_record(given.folder / "sweep.json")
     write_record(record_path(study), record)
     (record_path(study).parent / "tables.md").write_text(sweep_markdown(record), encoding="utf-8")
     put_table(study, "study.py", readme_table(record))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,5 +1,6 @@
 """The command line, end to end: one tiny run from data to page, and every kind of wrong input."""
 
+import inspect
 import json
 import re
 import shutil
@@ -11,10 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from secateur.cli import main
+from secateur.cli import app, main
+from secateur.cli.show import show_inspection
 from secateur.measures import with_dense
 from secateur.prune import surgery
 from secateur.prune.surgery import cut_
+from secateur.recipes import RECIPES
+from secateur.recipes.recipe import parse_settings
 from secateur.records import read_record, write_record
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
@@ -44,7 +48,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["secateur", "demo", *SMALL, "--out", "."])
+        patch.setattr(sys, "argv", ["secateur", "demo", *SMALL, "--out", ".", "--json", "demo.json"])
         with pytest.raises(SystemExit) as stop:
             main()
         assert not stop.value.code
@@ -53,6 +57,8 @@ def runs(tmp_path_factory):
 
 def test_the_demo_goes_from_data_to_page(runs):
     assert "Synthetic data" in (runs / "report.html").read_text(encoding="utf-8")
+    summary = read_record(runs / "demo.json")
+    assert (summary["page"], [row["name"] for row in summary["runs"]]) == ("report.html", ["dense", "pruned"])
     pruned = read_record(runs / "pruned" / "prune.json")
     assert pruned["reached"]["macs_keep_ratio"] <= 0.3
     assert pruned["proof"]["passed"]
@@ -67,6 +73,16 @@ def test_the_demo_goes_from_data_to_page(runs):
     assert read_record(runs / "pruned" / "export" / "parity.json")["passed"]
 
 
+@pytest.mark.parametrize("package", ["jinja2", "openvino", "onnxscript"])
+def test_the_demo_misses_an_extra_before_it_trains(tmp_path, monkeypatch, capsys, package):
+    monkeypatch.setitem(sys.modules, package, None)  # how Python marks a module as absent
+    monkeypatch.setattr("secateur.pipeline.fit", lambda *_, **__: pytest.fail("it trains"))
+    code, _, err = run(monkeypatch, capsys, "demo", *SMALL, "--out", tmp_path / "demo")
+    assert code == 2, err
+    assert re.search(rf"'?{package}'?, which is not installed.*pip install secateur\[", err)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
     for command in (["evaluate", "pruned", "--split", "val"], ["bench", "pruned", "--set", "bench.targets=[torch]"]):
@@ -79,8 +95,12 @@ def test_every_stage_can_be_done_again_alone(runs, monkeypatch, capsys):
     assert code == 0, err
     assert "frames of 64x48, network input 32x32" in out
     assert [row["name"] for row in read_record(runs / "pruned" / "frames.json")["rows"]] == ["dense", "pruned"]
-    code, out, err = run(monkeypatch, capsys, "report", "pruned", "--markdown", "table.md")
+    code, out, err = run(monkeypatch, capsys, "report", "pruned", "--markdown", "table.md", "--json", "report.json")
     assert code == 0, err
+    record = read_record(runs / "report.json")
+    assert record["page"] == "pruned/report.html"
+    kept = [row["macs_keep_ratio"] for row in record["runs"]]
+    assert kept == [1, read_record(runs / "pruned" / "prune.json")["reached"]["macs_keep_ratio"]]
     assert "report.html is ready to open" in out
     assert len((runs / "table.md").read_text().strip().splitlines()) >= 3
 
@@ -126,6 +146,12 @@ def test_a_shape_is_trained_from_fresh_weights(runs, monkeypatch, capsys):
     assert read_record(runs / "scratch" / "run.json")["role"] == "scratch"
     assert run(monkeypatch, capsys, "evaluate", "scratch")[0] == 0
     assert read_record(runs / "scratch" / "evaluation.json")["polyps"]["lost"] is not None
+    size, reached = read_record(runs / "scratch" / "run.json")["size"], read_record(runs / "pruned" / "prune.json")
+    assert size == {
+        "input_shape": reached["input_shape"],
+        "macs": reached["reached"]["macs"],
+        "params": reached["reached"]["params"],
+    }
 
 
 def test_a_renamed_run_goes_on(runs, monkeypatch, capsys):
@@ -198,10 +224,37 @@ def test_inspect_and_its_dry_run(runs, monkeypatch, capsys):
     assert run(monkeypatch, capsys, "inspect", "dense")[0] == 0
 
 
+def test_inspect_shows_all_of_a_long_name(capsys):
+    group = {"id": "q" * 100, "width": 8, "macs_share": 0.5, "params_share": 0.5, "approximate": []}
+    ties = {"written_by": ["w" * 100], "followed_by": []}
+    totals = {"params": 1, "macs": 1, "groups": 1, "channels": 8, "removable": 7, "seconds": 0.0}
+    show_inspection({"group_table": [group | ties], "pinned": [], "input_shape": [1, 3, 8, 8], **totals})
+    out = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert (out.count("q"), out.count("w")) == (100, 100)
+
+
 def test_doctor_finds_this_machine_well(monkeypatch, capsys):
     code, out, err = run(monkeypatch, capsys, "doctor")
     assert code == 0, out + err
     assert "remove with proof" in out
+
+
+def test_every_command_writes_its_record_where_it_is_asked_to():
+    commands = {command.name: inspect.signature(command.callback).parameters for command in app.registered_commands}
+    assert [name for name, parameters in commands.items() if "json" not in parameters] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "section"),
+    [("train", "training"), ("demo", "training"), ("prune", "pruning"), ("bench", "bench"), ("sweep", "sweep")],
+)
+def test_the_example_of_a_setting_is_one_that_the_command_reads(command, section):
+    (callback,) = (entry.callback for entry in app.registered_commands if entry.name == command)
+    (option,) = inspect.signature(callback).parameters["settings"].annotation.__metadata__
+    (example,) = re.findall(r"e\.g\. (\S+)\.$", option.help)
+    assert example.partition(".")[0] == section
+    RECIPES["polyp"]().with_settings(parse_settings([example]))
 
 
 def test_help_is_quick_to_import():
@@ -243,7 +296,40 @@ WRONG = {
     "pruning a pruned network": (["prune", "pruned", "--out", "new"], "holds a pruned network"),
     "out holds the dense run": (["prune", "dense", "--out", ".", "--overwrite"], "holds the dense network"),
     "resume and overwrite": (["train", *TINY, "--out", "new", "--resume", "--overwrite"], "resume"),
-    "pruning on other data": (["prune", "dense", "--set", "data.seed=1", "--out", "new"], "trained on other data"),
+    "pruning on other data": (["prune", "dense", "--set", "data.seed=1", "--out", "new"], "reads only pruning"),
+    "pruning another training": (
+        ["prune", "dense", "--set", "training.epochs=20", "--out", "new"],
+        r"--set training\.epochs=20 would change nothing: .*reads only pruning;",
+    ),
+    "pruning another network": (
+        ["prune", "dense", "--set", "network.kwargs.channels=[4, 4]", "--out", "new"],
+        "reads only pruning;",
+    ),
+    "filters with settings of weights": (
+        ["prune", "dense", "--set", "sparsity.compression=4", "--out", "new"],
+        "reads only pruning;",
+    ),
+    "timing another training": (
+        ["bench", "dense", "--set", "training.epochs=20"],
+        r"--set training\.epochs=20 would change nothing: .*reads only bench, bench_size;",
+    ),
+    "timing networks on other data": (["bench", "dense", "--set", "data.source=synthetic"], "reads only bench"),
+    "timing frames of another training": (
+        ["bench", "dense", "--frames", "--set", "training.epochs=20"],
+        "reads only bench, bench_size, data;",
+    ),
+    "an option of weights for filters": (
+        ["prune", "dense", "--scope", "layer", "--out", "new"],
+        "--scope is for single weights.*--granularity weight.*; this cuts whole filters of a run folder, dense, by --",
+    ),
+    "arguments of a builder for a run folder": (
+        ["prune", "dense", "--kwargs", "{}", "--out", "new"],
+        "--kwargs is for .*without data.*; leave it out",
+    ),
+    "a shape of another network": (
+        ["train", "--recipe", "polyp", "--shape-of", "pruned", "--out", "new"],
+        r"pruned was cut from another network.*--recipe pruned/recipe\.yaml",
+    ),
     "unknown nested setting": (["train", *TINY, "--set", "network.kwargs.no.sub=3", "--out", "new"], "no"),
     "no input shape": (["inspect", "monai.networks.nets:UNet"], "needs --input-shape"),
     "odd input shape": (["inspect", "monai.networks.nets:UNet", "--input-shape", "1,x"], "is not a shape"),
@@ -331,10 +417,22 @@ def test_a_builder_in_the_current_folder_is_found(tmp_path, monkeypatch, capsys)
         "        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 1))\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
     code, out, err = run(monkeypatch, capsys, "inspect", "my_nets:Net", "--input-shape", "1,3,16,16")
     assert code == 0, err
     assert "7 of 9 channels removable in 1 groups" in out
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["sweep", "nowhere"], ["inspect", "statistics:NormalDist", "--input-shape", "1,3,16,16"]]
+)
+def test_a_file_in_the_current_folder_does_not_take_a_librarys_place(tmp_path, arguments):
+    (tmp_path / "statistics.py").write_text("open('ran', 'w').close()\n")
+    call = f"import sys; from secateur.cli import app, main; sys.argv[1:] = {arguments}; main()"
+    answer = subprocess.run([sys.executable, "-P", "-c", call], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 2, answer.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path, monkeypatch, capsys):

@@ -120,15 +120,26 @@ WRONG = {
     "two budgets": (["prune", "nnunet", "--macs-keep", "0.5", "--params-keep", "0.5"], "not both"),
     "a budget above one": (["prune", "nnunet", "--macs-keep", "2"], r"pruning\.keep_ratio: .*given: 2"),
     "a budget out of reach": (["prune", "nnunet", "--macs-keep", "0.01", *_SMALL], r"cannot be reached.*keeps 0\.\d+"),
-    "rounds": (["prune", "nnunet", "--macs-keep", "0.5", "--rounds", "2"], r"pruning\.rounds cannot be set"),
+    "rounds": (["prune", "nnunet", "--macs-keep", "0.5", "--rounds", "2"], "--rounds is for .*of a run folder"),
+    "rounds by a setting": (
+        ["prune", "nnunet", "--macs-keep", "0.5", "--set", "pruning.rounds=2"],
+        r"pruning\.rounds cannot be set",
+    ),
+    "single weights": (
+        ["prune", "nnunet", "--granularity", "weight", "--compression", "4"],
+        "nnunet is none; train one first",
+    ),
     "a setting of data": (["prune", "nnunet", "--macs-keep", "0.5", "--set", "data.size=32"], "data.size cannot be"),
-    "resume": (["prune", "nnunet", "--macs-keep", "0.5", "--resume"], "leave out --resume"),
+    "resume": (["prune", "nnunet", "--macs-keep", "0.5", "--resume"], "--resume is for .*of a run folder"),
     "arguments for a folder": (
         ["prune", "nnunet", "--macs-keep", "0.5", "--kwargs", '{"width": 3}'],
         "brings its own network",
     ),
     "weights for a folder": (["prune", "nnunet", "--macs-keep", "0.5", "--weights", "good.pt"], "brings its own"),
-    "weights for a run": (["prune", "run", "--macs-keep", "0.5", "--weights", "good.pt"], "is a run folder"),
+    "weights for a run": (
+        ["prune", "run", "--macs-keep", "0.5", "--weights", "good.pt"],
+        "--weights is for .*of a network without data",
+    ),
     "no input shape": (["prune", BUILDER, "--macs-keep", "0.5"], "needs --input-shape"),
     "an input that does not fit": (
         ["prune", BUILDER, "--input-shape", "1,1,16,16", "--macs-keep", "0.5"],

@@ -11,7 +11,7 @@ from secateur.errors import InputError, RecordError
 from secateur.records import write_record
 from secateur.report.intervals import paired_difference
 from secateur.report.runs.records import read_runs, read_timings
-from secateur.report.runs.tables import markdown_table, summary_rows
+from secateur.report.runs.tables import markdown_table, summary_record, summary_rows
 from secateur.report.tasks.views import VIEWS
 
 POLYP = VIEWS["polyp"]
@@ -78,6 +78,58 @@ def test_absent_records_leave_gaps(folders):
     (folders[0] / "bench.json").unlink()
     row = summary_rows(read_runs(folders), POLYP)[1]
     assert (row.macs, row.score, row.score_difference, row.size_bytes, row.latency) == (None,) * 4 + ({},)
+
+
+@pytest.fixture
+def scratch(folders):
+    """The same with a network that was not cut, in the shape of a cut, timed at a larger input than the cuts know."""
+    bench = bench_record(CUTS)
+    for setup in bench["benches"]:
+        setup["input_shape"] = [1, 3, 704, 704]
+        for model in setup["models"]:
+            model["macs"] *= 4
+    write_record(folders[0] / "bench.json", bench)
+    (folders[2] / "prune.json").unlink()
+    return folders
+
+
+def test_all_sizes_are_of_one_input_shape(scratch):
+    rows = summary_rows(read_runs(scratch), POLYP)
+    assert {row.input_shape for row in rows} == {(1, 3, 704, 704)}  # where every network was counted
+    assert [row.macs_keep_ratio for row in rows] == pytest.approx([1, 0.1, 0.25, 0.1], rel=1e-6)
+    assert rows[0].macs == 4 * DENSE_MACS
+    assert rows[2].params_keep_ratio == pytest.approx(0.25, rel=1e-6)
+
+
+def test_a_size_that_training_recorded_stands_beside_those_of_cuts(scratch):
+    size = {"input_shape": [1, 3, 352, 352], "macs": DENSE_MACS // 5, "params": 7}
+    edit_record(scratch[2] / "run.json", size=size)
+    rows = summary_rows(read_runs(scratch), POLYP)
+    assert {row.input_shape for row in rows} == {(1, 3, 352, 352)}
+    assert [row.macs_keep_ratio for row in rows] == pytest.approx([1, 0.099, 0.2, 0.099], rel=1e-6)
+    assert rows[2].params == 7
+
+
+def test_macs_at_another_shape_than_the_others_are_left_out(scratch):
+    bench = json.loads((scratch[0] / "bench.json").read_text())
+    for setup in bench["benches"]:
+        setup["models"] = [model for model in setup["models"] if model["name"] in ("dense", "taylor-25")]
+    edit_record(scratch[0] / "bench.json", benches=bench["benches"])
+    rows = summary_rows(read_runs(scratch), POLYP)
+    assert (rows[2].macs, rows[2].macs_keep_ratio) == (None, None)
+    assert [row.macs_keep_ratio for row in (rows[1], rows[3])] == pytest.approx([0.099, 0.099], rel=1e-6)
+    assert rows[2].params_keep_ratio == pytest.approx(0.25, rel=1e-6)
+
+
+def test_the_summary_is_data_too(folders):
+    record = json.loads(json.dumps(summary_record(folders)))
+    assert record["metric"] == "dice"
+    rows = summary_rows(read_runs(folders), POLYP)
+    for found, row in zip(record["runs"], rows, strict=True):
+        assert (found["name"], found["macs"], found["params_keep_ratio"]) == (row.name, row.macs, row.params_keep_ratio)
+        assert found["score"]["mean"] == row.score.mean
+        assert [time["p50_ms"] for time in found["latency"]] == [time.p50_ms for time in row.latency.values()]
+    assert record["runs"][0]["score_difference"] is None
 
 
 def test_markdown_table_has_one_line_per_run(tmp_path):

@@ -1,5 +1,7 @@
 """Sentences say what the numbers say, and no more."""
 
+from dataclasses import replace
+
 import pytest
 
 from report_fixtures import CUTS, parity_record, prune_record
@@ -20,10 +22,10 @@ def row(**known) -> SummaryRow:
     return SummaryRow(**(dict.fromkeys(names) | {"name": "net", "latency": {}} | known))
 
 
-def cost_of(low: float, high: float) -> tuple[str, bool | None]:
+def cost_of(low: float, high: float, view=POLYP) -> tuple[str, bool | None]:
     dense = row(score=Interval(0.871, 0.85, 0.89, 100))
     pruned = row(score=Interval(0.862, 0.84, 0.88, 100), score_difference=Interval(-0.009, low, high, 100))
-    (finding,) = findings(POLYP, dense, pruned, parity=None)
+    (finding,) = findings(view, dense, pruned, parity=None)
     return finding.text, finding.good
 
 
@@ -46,6 +48,21 @@ def test_a_gain_is_called_one():
     text, good = cost_of(0.001, 0.02)
     assert "segments better" in text
     assert good is True
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words", "good"),
+    [
+        (0.001, 0.02, "above zero: on average the pruned network segments worse", False),
+        (-0.02, -0.001, "below zero: on average the pruned network segments better", True),
+        (-0.02, 0.003, "as large as +0.003 is not ruled out", None),
+    ],
+)
+def test_a_metric_that_should_fall_is_judged_the_other_way(low, high, words, good):
+    distance = replace(POLYP, leading=replace(POLYP.leading, lower_is_better=True))
+    text, found = cost_of(low, high, distance)
+    assert words in text
+    assert found is good
 
 
 @pytest.mark.parametrize(("lost", "words", "good"), [(0, "0 are lost", None), (1, "1 is lost", False)])

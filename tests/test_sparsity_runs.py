@@ -164,13 +164,17 @@ def test_the_command_line_from_training_to_export(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--compression", 4), "add --granularity weight"),
-        (("--granularity", "weight", "--macs-keep", 0.5), "leave out the options of filters"),
+        (("--compression", 4), "--granularity weight"),
+        (("--granularity", "weight", "--macs-keep", 0.5), "by --scope, --compression, --branch, --rounds"),
+        (("--granularity", "weight", "--kwargs", '{"nonsense": 1}'), "--kwargs is for whole filters of a network"),
+        (("--granularity", "weight", "--group-norm", "even"), "--group-norm is for whole filters of a network"),
+        (("--granularity", "weight", "--set", "pruning.keep_ratio=0.5"), "reads only sparsity;"),
+        (("--granularity", "weight", "--set", "training.epochs=5"), "reads only sparsity;"),
         (("--granularity", "weight", "--compression", 0.5), "greater than or equal to 1"),
         (("--granularity", "weight", "--compression", 1e9), "leaves nothing of"),
         (("--granularity", "weight", "--scope", "2:4", "--compression", 8), "has the compression 2, not 8"),
         (("--granularity", "weight", "--branch", "semantc"), "the nearest are semantic"),
-        (("--granularity", "weight", "--set", "task=polyp"), "trained on other data"),
+        (("--granularity", "weight", "--set", "task=polyp"), "reads only sparsity;"),
     ],
 )  # fmt: skip
 def test_wrong_input_gets_one_line(folder, tmp_path, monkeypatch, capsys, arguments, words):
@@ -178,6 +182,13 @@ def test_wrong_input_gets_one_line(folder, tmp_path, monkeypatch, capsys, argume
     assert code == 2
     assert words in err
     assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_has_the_training_of_its_dense_network(folder, tmp_path):
+    for cut in (pipeline.prune, pipeline.sparsify):
+        with pytest.raises(InputError, match=r"another training.*leave training out"):
+            cut(RunFolder(folder / "dense"), recipe("training.epochs=5"), tmp_path / "out", Session(["prune"]))
     assert not (tmp_path / "out").exists()
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.cost.macs import count_macs, count_params
+from secateur.deploy.extra import require_deploy
 from secateur.errors import InputError, ProofError
 from secateur.measures import bench, evaluate, export, report
 from secateur.nets.spec import ModelSpec
 from secateur.prune.plan import PruningPlan
 from secateur.recipes.recipe import Recipe, read_recipe
-from secateur.records import write_record
+from secateur.records import Record, write_record
+from secateur.report.rendering import require_report
 from secateur.rounds import PruningJob, prune_in_rounds, trace_within_reach, training_record
 from secateur.session import Session, decisive, parent_of, read_run_recipe, require_side, task_of
 from secateur.sparsify import SparsityJob, require_rewindable, sparsify_in_rounds, weights_within_reach
@@ -34,7 +37,12 @@ def main_job(recipe: Recipe, out: Path, session: Session) -> Path:
     """From data to page: dense network, its cuts, their evaluation, export, latency and report.
 
     The networks of nuclei lose single weights and, in another run, whole filters; those of polyps whole filters.
+
+    Raises:
+        InputError: an extra that a later stage needs is missing, before anything is trained.
     """
+    require_deploy()
+    require_report()
     dense = train(recipe, out / "dense", session)
     cuts = [sparsify(dense, recipe, out / "sparse", session)] if recipe.task == "nuclei" else []
     cuts.append(prune(dense, recipe, out / "pruned", session))
@@ -74,7 +82,7 @@ def train(recipe: Recipe, out: Path, session: Session, *, shape_of: RunFolder | 
     save(model, run.path, spec=spec, plan=plan)
     task = task.tuned(model, cases["val"]) if shape_of is None else task
     training = training_record([result], (recipe.training,), score=task.score)
-    run.add(training=training, constants=task.constants)
+    run.add(training=training, constants=task.constants, size=_size(run.path, recipe.data.size))
     return run
 
 
@@ -190,11 +198,13 @@ def _ground(dense: RunFolder, recipe: Recipe, out: Path) -> _Ground:
     spec, earlier = read_architecture(dense.path)
     if earlier is not None or dense.run["role"] == "sparse":
         raise InputError(f"{dense.path} holds a pruned network; give the run folder of a dense one.")
-    given = read_run_recipe(dense)
-    if (recipe.task, recipe.data) != (given.task, given.data):
+    asked, given = (decisive(each, "dense") for each in (recipe, read_run_recipe(dense)))
+    changed = [section for section in asked if asked[section] != given[section]]
+    if changed:
+        names = ", ".join(changed)
         raise InputError(
-            f"{dense.path} was trained on other data than these settings name; prune on the same, so that what the cut "
-            f"loses can be counted, and leave task and data.* out of --set."
+            f"{dense.path} was made with another {names} than these settings name; what a cut loses is counted against "
+            f"the network as it was trained, so leave {names} out of --set."
         )
     task = task_of(recipe)
     model = load(dense.path)
@@ -211,11 +221,22 @@ def _abandoned_without_proof(run: RunFolder) -> Iterator[None]:
         raise
 
 
+def _size(folder: Path, side: int) -> Record:
+    """What the network in ``folder`` costs on its own input, as `prune.json` says it of a cut."""
+    model, shape = load(folder), (1, 3, side, side)
+    return {"input_shape": list(shape), "macs": count_macs(model, torch.zeros(shape)), "params": count_params(model)}
+
+
 def _untrained(recipe: Recipe, shape_of: RunFolder | None) -> tuple[nn.Module, ModelSpec, PruningPlan | None]:
     if shape_of is not None:
         spec, plan = read_architecture(shape_of.path)
         if plan is None:
             raise InputError(f"{shape_of.path} holds a dense network; give the run folder of a pruned one.")
+        if decisive(recipe.model_copy(update={"network": spec}), "scratch") != decisive(recipe, "scratch"):
+            raise InputError(
+                f"{shape_of.path} was cut from another network than the recipe names; give one that names it, such as "
+                f"--recipe {shape_of.path / 'recipe.yaml'}."
+            )
         model = load(shape_of.path)
         draw_anew_(model, recipe.training.seed)
         return model, spec, plan

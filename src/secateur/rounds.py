@@ -15,11 +15,12 @@ from secateur.cost.macs import graph_macs, graph_params
 from secateur.graph.records import ChannelGraph
 from secateur.nets.spec import ModelSpec
 from secateur.prune.allocate import allocate
-from secateur.prune.budget import Budget, MacsBudget, ParamsBudget
+from secateur.prune.budget import BUDGETS, Budget
 from secateur.prune.criteria import CRITERIA
 from secateur.prune.criteria.random import Random
 from secateur.prune.evidence import Evidence, Scores
 from secateur.prune.plan import PruningPlan
+from secateur.prune.removal_record import removal_record
 from secateur.prune.schedule import geometric
 from secateur.prune.surgery import remove_with_proof
 from secateur.prune.trial import trace
@@ -30,8 +31,6 @@ from secateur.tasks.task import Task, TaskSet
 from secateur.train.loop import FitResult, fit
 from secateur.train.progress import watched
 from secateur.train.recipe import TrainRecipe, trained_epochs
-
-_BUDGETS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,10 @@ def prune_in_rounds(job: PruningJob) -> PruningResult:
     for number in range(1, job.recipe.rounds + 1):
         cut, model, plan = _cut(job, number, model, graph, plan)
         graph = job.graph.keep(plan.kept)
-        if job.recipe.recovery is None:
-            before = cut[f"val_{job.task.score}_before"]
-            training = {"epochs": 0, "best_epoch": 0, f"best_val_{job.task.score}": before, "seconds": 0.0}
-        else:
+        if job.recipe.recovery is not None:
             stages.append(_recover(job, job.recipe.recoveries[number - 1], number, model))
-            training = training_record(stages, job.recipe.recoveries, score=job.task.score)
+        before = cut[f"val_{job.task.score}_before"]
+        training = training_record(stages, job.recipe.recoveries, score=job.task.score, untrained=before)
         rounds.append({**cut, f"val_{job.task.score}_after": training[f"best_val_{job.task.score}"]})
     return PruningResult(model, plan, _record(job.recipe, job.graph, graph, rounds), training)
 
@@ -92,17 +89,22 @@ def trace_within_reach(model: nn.Module, size: int, recipe: PruneRecipe) -> Chan
         GraphError: the network cannot be traced.
     """
     graph = trace(model, torch.zeros(1, 3, size, size))
-    _allocate(recipe, graph, Random().score(model, graph), _BUDGETS[recipe.budget](recipe.keep_ratio))
+    _allocate(recipe, graph, Random().score(model, graph), BUDGETS[recipe.budget](recipe.keep_ratio))
     return graph
 
 
-def training_record(stages: Sequence[FitResult], recoveries: Sequence[TrainRecipe], *, score: str) -> Record:
-    """What ``run.json`` says of training: of all stages the time, of the last the best epoch."""
+def training_record(
+    stages: Sequence[FitResult], recoveries: Sequence[TrainRecipe], *, score: str, untrained: float | None = None
+) -> Record:
+    """What ``run.json`` says of training: of all stages the time, of the last the best epoch.
+
+    ``untrained`` is the score of a network that was left as it was cut, in no stage.
+    """
     return {
         "epochs": trained_epochs(recoveries),
-        "best_epoch": stages[-1].best_epoch,
-        f"best_val_{score}": stages[-1].best_score,
-        "seconds": sum(stage.seconds for stage in stages),
+        "best_epoch": stages[-1].best_epoch if stages else 0,
+        f"best_val_{score}": stages[-1].best_score if stages else untrained,
+        "seconds": sum((stage.seconds for stage in stages), 0.0),
     }
 
 
@@ -161,7 +163,7 @@ def _budget(recipe: PruneRecipe, number: int, graph: ChannelGraph, dense_graph: 
     """This round's budget, relative to the network as it is now: the schedule is relative to the dense one."""
     cost = graph_macs if recipe.budget == "macs" else graph_params
     target = geometric(number, recipe.rounds, recipe.keep_ratio) * cost(dense_graph)
-    return _BUDGETS[recipe.budget](min(1.0, target / cost(graph)))  # coarse widths may have met it a round earlier
+    return BUDGETS[recipe.budget](min(1.0, target / cost(graph)))  # coarse widths may have met it a round earlier
 
 
 def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Module) -> FitResult:
@@ -184,9 +186,9 @@ def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Modu
 
 def _record(recipe: PruneRecipe, dense: ChannelGraph, small: ChannelGraph, rounds: list[Record]) -> Record:
     params, macs = graph_params(dense), graph_macs(dense)
-    kept = {group.id: group.width for group in small.groups}
     scorings, proofs = ([entry[key] for entry in rounds] for key in ("scoring", "proof"))
     return {
+        **removal_record(dense, small),
         "criterion": recipe.criterion,
         "criterion_settings": scorings[-1]["settings"],
         "budget": {"kind": recipe.budget, "keep_ratio": recipe.keep_ratio},
@@ -196,14 +198,10 @@ def _record(recipe: PruneRecipe, dense: ChannelGraph, small: ChannelGraph, round
             "params_keep_ratio": graph_params(small) / params,
             "macs_keep_ratio": graph_macs(small) / macs,
         },
-        "dense": {"params": params, "macs": macs},
-        "input_shape": list(dense.inputs[0].shape),
         "round_to": recipe.round_to,
         "min_channels": recipe.min_channels,
         "min_keep_ratio": recipe.min_keep_ratio,
         "distillation": recipe.distillation.model_dump() if recipe.distillation else None,
-        "groups": [{"id": group.id, "width": group.width, "kept": kept[group.id]} for group in dense.groups],
-        "pinned": [{"module": pin.module, "reason": pin.reason, "channels": pin.channels} for pin in dense.pinned],
         "proof": {
             "passed": all(proof["passed"] for proof in proofs),
             "max_abs_diff": max(proof["max_abs_diff"] for proof in proofs),

@@ -42,7 +42,7 @@ def read_run_recipe(run: RunFolder) -> Recipe:
 def decisive(recipe: Recipe, role: str) -> Record:
     """The settings that make the network of a run with that role, and so must not change before a resume."""
     own = {"pruned": {"pruning"}, "sparse": {"sparsity"}}.get(role, set())
-    return recipe.model_dump(include={"task", "network", "data", "training"} | own)
+    return recipe.model_dump(mode="json", include={"task", "network", "data", "training"} | own)
 
 
 def task_of(recipe: Recipe) -> Task:
@@ -57,6 +57,11 @@ def tuned_task(run: RunFolder, recipe: Recipe) -> Task:
 
 
 def parent_of(run: RunFolder) -> RunFolder | None:
+    """The run that a network was cut from, or whose cut gave its shape; None for a dense one, or one without data.
+
+    Raises:
+        RecordError: the folder is no run folder, or its parent is not where it was.
+    """
     relative = run.run["parent"]
     if relative is None:
         return None

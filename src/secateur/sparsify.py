@@ -18,6 +18,7 @@ from secateur.graph.records import ChannelGraph
 from secateur.nets.spec import ModelSpec
 from secateur.prune.compaction import compact
 from secateur.prune.plan import PruningPlan
+from secateur.prune.removal_record import removal_record
 from secateur.prune.schedule import polynomial
 from secateur.prune.trial import trace
 from secateur.prune.weights import (
@@ -114,8 +115,7 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
     }
     plan = compaction.plan if compaction.left else None
     before = rounds[-1][f"val_{job.task.score}_before"]
-    untrained = {"epochs": 0, "best_epoch": 0, f"best_val_{job.task.score}": before, "seconds": 0.0}
-    training = training_record(stages, recoveries, score=job.task.score) if stages else untrained
+    training = training_record(stages, recoveries, score=job.task.score, untrained=before)
     return SparsityResult(small, plan, record, training)
 
 
@@ -227,20 +227,16 @@ def _record(
 ) -> Record:
     """What ``prune.json`` says of the masks and of the groups that dead filters left."""
     recipe = job.recipe
-    kept = {group.id: group.width for group in small.groups}
     return {
+        **removal_record(dense, small),
         "granularity": "weight",
         "criterion": recipe.score,
         "scope": recipe.scope,
         "branches": list(recipe.branches),
         "outputs": recipe.outputs,
         "budget": {"kind": "compression", "compression": recipe.compression},
-        "dense": {"params": graph_params(dense), "macs": graph_macs(dense)},
-        "input_shape": list(dense.inputs[0].shape),
         "masks": masks.to_record(),
         "warnings": list(masks.warnings),
-        "groups": [{"id": g.id, "width": g.width, "kept": kept[g.id]} for g in dense.groups],
-        "pinned": [{"module": pin.module, "reason": pin.reason, "channels": pin.channels} for pin in dense.pinned],
         "rewind_epoch": recipe.rewind_epoch,
         "rounds": rounds,
     }

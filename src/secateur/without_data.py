@@ -15,7 +15,6 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from secateur.cost.macs import graph_macs, graph_params
 from secateur.deploy.checked import export_checked
 from secateur.deploy.timing import BenchRecipe
 from secateur.errors import BudgetError, CheckError, InputError, RecipeError
@@ -24,10 +23,11 @@ from secateur.graph.patch import random_inputs
 from secateur.graph.records import ChannelGraph, GroupId
 from secateur.opening import OpenedModel, open_model
 from secateur.prune.allocate import Floors, allocate
-from secateur.prune.budget import Budget, MacsBudget, ParamsBudget
+from secateur.prune.budget import BUDGETS
 from secateur.prune.criteria import CRITERIA
 from secateur.prune.plan import PruningPlan
 from secateur.prune.proof import Proof
+from secateur.prune.removal_record import removal_record
 from secateur.prune.surgery import remove_with_proof
 from secateur.prune.trial import trace
 from secateur.recipes.pruning import PruneRecipe, known_criterion
@@ -38,7 +38,6 @@ from secateur.store.runs import RunFolder
 from secateur.train.progress import waiting
 
 WITHOUT_DATA = ("l2", "l1", "random", "uniform")  # the criteria that look at weights alone, or at nothing
-_BUDGETS: dict[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}
 _USUAL = PruneRecipe()
 _SAME = 1e-5  # of an output's largest value; float32 in another memory layout differs by less
 _SEED = 0  # of the inputs on which exported files are compared
@@ -119,7 +118,7 @@ def choose(model: nn.Module, graph: ChannelGraph, recipe: CutRecipe) -> PruningP
     return allocate(
         graph,
         CRITERIA[recipe.criterion](recipe.seed).score(model, graph),
-        _BUDGETS[recipe.budget](recipe.keep_ratio),
+        BUDGETS[recipe.budget](recipe.keep_ratio),
         round_to=floors.round_to,
         min_channels=floors.min_channels,
         min_keep_ratio=floors.min_keep_ratio,
@@ -231,23 +230,19 @@ def export(
 def _record(
     opened: OpenedModel, graph: ChannelGraph, plan: PruningPlan, recipe: CutRecipe, proof: Proof, seconds: float
 ) -> Record:
-    kept = {group.id: len(plan.kept.get(group.id, range(group.width))) for group in graph.groups}
     return {
+        **removal_record(graph, graph.keep(plan.kept)),
         "model": opened.name,
         "weights": None if opened.weights is None else str(opened.weights),
         "criterion": recipe.criterion,
         "criterion_settings": CRITERIA[recipe.criterion](recipe.seed).settings(),
         "budget": {"kind": recipe.budget, "keep_ratio": recipe.keep_ratio},
         "reached": dict(plan.reached),
-        "dense": {"params": graph_params(graph), "macs": graph_macs(graph)},
-        "input_shape": list(opened.input_shape),
         "round_to": recipe.round_to,
         "min_channels": recipe.min_channels,
         "min_keep_ratio": recipe.min_keep_ratio,
         "distillation": None,
-        "groups": [{"id": g.id, "width": g.width, "kept": kept[g.id], "exact": g.exact} for g in graph.groups],
         "at_floor": at_floor(graph, plan, recipe.floors),
-        "pinned": [{"module": pin.module, "reason": pin.reason, "channels": pin.channels} for pin in graph.pinned],
         "proof": proof.to_record(),
         "rounds": [],
         "scoring": {"samples": 0, "zero_gradients": 0, "seconds": seconds},

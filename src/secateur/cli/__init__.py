@@ -1,6 +1,5 @@
 """The command line: one file per command; nothing heavy is imported before a command runs."""
 
-import os
 import sys
 
 import typer
@@ -31,7 +30,6 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run a command. Errors that are the user's to mend end in one line on stderr, never in a traceback."""
-    sys.path.insert(0, os.getcwd())  # MODEL may name a builder in the user's own folder
     try:
         app()
     except SecateurError as error:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Json, Settings
+from secateur.cli.options import Json, set_option
 
 
 def bench(
@@ -15,7 +15,7 @@ def bench(
     frames: Annotated[
         bool, typer.Option("--frames", help="Also time whole frames, from the decoded one to the overlay drawn on it.")
     ] = False,
-    settings: Settings = None,
+    settings: Annotated[list[str] | None, set_option("bench.seconds=5")] = None,
     json: Json = None,
 ) -> None:
     """Measure latency on PyTorch, ONNX Runtime and OpenVINO, with threads and precision pinned."""
@@ -27,7 +27,8 @@ def bench(
     from secateur.store.runs import RunFolder
 
     runs = measures.with_dense([RunFolder(path) for path in models])
-    recipe = read_run_recipe(runs[0]).with_settings(parse_settings(settings or []))
+    sections = ("bench", "bench_size", *(["data"] if frames else []))
+    recipe = read_run_recipe(runs[0]).with_settings(parse_settings(settings or [], sections=sections))
     record = measures.bench(runs, session(), recipe=recipe, frames=frames)
     show_bench(record)
     if frames:

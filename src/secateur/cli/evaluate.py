@@ -15,7 +15,10 @@ def evaluate(
     before_recovery: Annotated[bool, typer.Option(help="Measure the network as its last cut left it.")] = False,
     json: Json = None,
 ) -> None:
-    """Measure Dice, IoU, precision, recall, HD95, lost polyps and false ones, case by case."""
+    """Measure every case: Dice, IoU, precision, recall, HD95, lost polyps; of nuclei AJI, PQ, their fates.
+
+    Of a pruned network also what the dense one had found and the cut lost.
+    """
     from secateur import measures
     from secateur.cli.options import session, write_json
     from secateur.cli.show import show_evaluation

@@ -1,6 +1,7 @@
 """Options that several commands share, and the session that a command makes of them."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe's name (polyp, nuclei, ...) or a YAML file; polyp by default.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, e.g. training.epochs=20.")
+    str | None,
+    typer.Option("--recipe", help="A recipe's name (polyp, nuclei-shared, ...) or a YAML file; by default --task's."),
 ]
 Data = Annotated[
     str | None,
@@ -40,6 +39,11 @@ GroupNorm = Annotated[
     typer.Option(help="What leaves of a GroupNorm: whole norm groups, or one channel of each (approximate)."),
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Also write the record here.")]
+
+
+def set_option(example: str) -> Any:  # what Typer makes of it
+    """``--set`` of a command, with an example that it reads."""
+    return typer.Option("--set", metavar="KEY=VALUE", help=f"Replace a setting, e.g. {example}.")
 
 
 def session(*, resume: bool = False, overwrite: bool = False) -> "Session":
@@ -77,12 +81,21 @@ def find_recipe(name: str, settings: list[str] | None, data: str | None = None, 
 
 
 def pruning_settings(
-    *, macs_keep: float | None, params_keep: float | None, settings: list[str] | None = None, **others: int | str | None
+    *,
+    macs_keep: float | None,
+    params_keep: float | None,
+    settings: list[str] | None = None,
+    sections: Sequence[str] | None = None,
+    **others: int | str | None,
 ) -> dict[str, Any]:  # what recipes take
     """The flags that were given as settings of ``pruning``; ``--set`` has the last word.
 
+    Args:
+        sections: of a recipe, that ``--set`` may name; None where the caller says.
+
     Raises:
         BudgetError: two budgets.
+        RecipeError: a setting of another section.
     """
     from secateur.errors import BudgetError
     from secateur.recipes.recipe import parse_settings
@@ -92,17 +105,17 @@ def pruning_settings(
     kind = "params" if params_keep is not None else "macs" if macs_keep is not None else None
     asked = {"budget": kind, "keep_ratio": macs_keep if params_keep is None else params_keep, **others}
     given = {f"pruning.{key}": value for key, value in asked.items() if value is not None}
-    return given | parse_settings(settings or [])
+    return given | parse_settings(settings or [], sections=sections)
 
 
 def sparsity_settings(*, settings: list[str] | None, **flags: Any) -> dict[str, Any]:  # what recipes take
-    """The flags that were given as settings of ``sparsity``; ``--set`` has the last word."""
+    """The same of ``sparsity``, the only section that ``--set`` may name."""
     from secateur.recipes.recipe import parse_settings
 
     given = {f"sparsity.{key}": value for key, value in flags.items() if value is not None}
     if given.get("sparsity.scope") == "2:4":
         given.setdefault("sparsity.compression", 2)
-    return given | parse_settings(settings or [])
+    return given | parse_settings(settings or [], sections=("sparsity",))
 
 
 def write_json(path: Path | None, record: "Record") -> None:

@@ -18,16 +18,14 @@ from secateur.cli.options import (
     ParamsKeep,
     Resume,
     RoundTo,
-    Settings,
     Weights,
+    set_option,
 )
 from secateur.graph.group_norm import GroupNormMode
 
 if TYPE_CHECKING:
-    from secateur.opening import OpenedModel
     from secateur.records import Record
     from secateur.session import Session
-    from secateur.without_data import CutRecipe
 
 
 class Granularity(StrEnum):
@@ -45,7 +43,30 @@ class WeightScope(StrEnum):
     TWO_OF_FOUR = "2:4"
 
 
+_SCOPES = (
+    "Of weights: the same share of every layer, the smallest of the whole network, or two of every four along the "
+    "input channels (2:4)."
+)
+
+
+class _Route(StrEnum):
+    """What is cut, in words."""
+
+    FILTERS = "whole filters of a run folder"
+    WEIGHTS = "single weights of a run folder (--granularity weight)"
+    ALONE = "whole filters of a network without data"
+
+
+_SCORED = ("macs_keep", "params_keep", "criterion", "round_to", "min_channels")
+_FLAGS = {  # beside those that every route takes
+    _Route.FILTERS: (*_SCORED, "rounds", "settings", "resume"),
+    _Route.WEIGHTS: ("scope", "compression", "branch", "rounds", "settings", "resume"),
+    _Route.ALONE: ("kwargs", "input_shape", "weights", "group_norm", *_SCORED, "settings"),
+}
+
+
 def prune(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -65,14 +86,14 @@ def prune(
     granularity: Annotated[
         Granularity, typer.Option(help="Whole filters, or single weights that stay zero.")
     ] = Granularity.FILTER,
-    scope: Annotated[WeightScope | None, typer.Option(help="Of weights: the same share of every layer, ...")] = None,
+    scope: Annotated[WeightScope | None, typer.Option(help=_SCOPES)] = None,
     compression: Annotated[float | None, typer.Option(help="Of weights: before / after, 1 or more.")] = None,
     branch: Annotated[list[str] | None, typer.Option(help="Of weights: only in this part, e.g. semantic.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of score, remove, recover.")] = None,
     round_to: RoundTo = None,
     min_channels: MinChannels = None,
     group_norm: GroupNorm = GroupNormMode.WHOLE,
-    settings: Settings = None,
+    settings: Annotated[list[str] | None, set_option("pruning.recovery.epochs=20")] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     json: Json = None,
@@ -84,60 +105,91 @@ def prune(
     """
     from secateur.cli.options import pruning_settings, session, sparsity_settings, write_json
     from secateur.cli.show import show_pruning, show_sparsity
-    from secateur.errors import InputError
-    from secateur.opening import is_run, open_model
-    from secateur.without_data import cut_recipe
 
-    called = session(resume=resume, overwrite=overwrite)
-    of_weights = {"scope": scope, "compression": compression, "branches": branch or None}
-    if granularity is Granularity.WEIGHT:
-        for_filters = (macs_keep, params_keep, criterion, round_to, min_channels, weights, input_shape or None)
-        if any(given is not None for given in for_filters) or not is_run(Path(model)):
-            raise InputError(
-                "single weights leave a run folder's network, by --scope, --compression, --branch and --rounds; leave "
-                "out the options of filters, and train a run folder first."
-            )
-        asked = sparsity_settings(**of_weights, rounds=rounds, settings=settings)
-        record = _sparsify_run(Path(model), asked, out, called)
-        show_sparsity(record, out)
-        write_json(json, record)
-        return
-    if any(given is not None for given in of_weights.values()):
-        raise InputError("--scope, --compression and --branch are of single weights; add --granularity weight.")
-    asked = pruning_settings(
-        macs_keep=macs_keep,
-        params_keep=params_keep,
-        criterion=criterion,
-        rounds=rounds,
-        round_to=round_to,
-        min_channels=min_channels,
-        settings=settings,
-    )
-    if not is_run(Path(model)):
-        recipe = cut_recipe(asked)
-        opened = open_model(model, kwargs=kwargs, input_shape=input_shape, weights=weights)
-        record = _prune_alone(opened, recipe, out, called, group_norm)
-    elif kwargs != "{}" or input_shape or weights is not None or group_norm is not GroupNormMode.WHOLE:
-        raise InputError(
-            f"{model} is a run folder, whose recipe says what --kwargs, --input-shape, --weights and --group-norm "
-            f"would; leave them out."
+    called, route = session(resume=resume, overwrite=overwrite), _route(model, granularity)
+    _require_flags(context, route)
+    if route is _Route.WEIGHTS:
+        asked = sparsity_settings(
+            scope=scope, compression=compression, branches=branch or None, rounds=rounds, settings=settings
         )
     else:
-        record = _prune_run(Path(model), asked, out, called)
-    show_pruning(record, out)
+        asked = pruning_settings(
+            macs_keep=macs_keep,
+            params_keep=params_keep,
+            criterion=criterion,
+            rounds=rounds,
+            round_to=round_to,
+            min_channels=min_channels,
+            settings=settings,
+            sections=("pruning",) if route is _Route.FILTERS else None,
+        )
+    if route is _Route.ALONE:
+        opened = {"kwargs": kwargs, "input_shape": input_shape, "weights": weights}
+        record = _cut_alone(model, asked, out, called, opened=opened, group_norm=group_norm)
+    else:
+        record = _cut_run(Path(model), asked, out, called, weights=route is _Route.WEIGHTS)
+    (show_sparsity if route is _Route.WEIGHTS else show_pruning)(record, out)
     write_json(json, record)
 
 
-def _prune_alone(
-    opened: "OpenedModel", recipe: "CutRecipe", out: Path, called: "Session", group_norm: GroupNormMode
-) -> "Record":
-    from secateur import without_data
+def _route(model: str, granularity: Granularity) -> _Route:
+    from secateur.errors import InputError
+    from secateur.opening import is_run
+
+    if granularity is Granularity.FILTER:
+        return _Route.FILTERS if is_run(Path(model)) else _Route.ALONE
+    if not is_run(Path(model)):
+        raise InputError(
+            f"single weights leave the network of a run folder of `secateur train`, and {model} is none; train one "
+            f"first, or leave out --granularity weight."
+        )
+    return _Route.WEIGHTS
+
+
+def _require_flags(context: typer.Context, route: _Route) -> None:
+    """Refuse options that were given and that ``route`` does not read."""
     from secateur.errors import InputError
 
-    if called.resume:
-        raise InputError("pruning without data is one step, of which nothing is left to resume; leave out --resume.")
+    names = {str(option.name): option.opts[0] for option in context.command.params}
+    for flag, name in names.items():
+        owners = [other for other, flags in _FLAGS.items() if flag in flags]
+        source = context.get_parameter_source(flag)
+        if owners and route not in owners and source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                f"{name} is for {' and '.join(owners)}; this cuts {route}, {context.params['model']}, by "
+                f"{', '.join(names[own] for own in _FLAGS[route])}; leave it out."
+            )
+
+
+def _cut_run(folder: Path, asked: dict[str, Any], out: Path, called: "Session", *, weights: bool) -> "Record":
+    """Cut as the folder's recipe says, with what was ``asked``, and recover."""
+    from secateur import pipeline
+    from secateur.records import read_record
+    from secateur.session import read_run_recipe
+    from secateur.store.runs import RunFolder
+
+    dense = RunFolder(folder)
+    cut = pipeline.sparsify if weights else pipeline.prune
+    cut(dense, read_run_recipe(dense).with_settings(asked), out, called)
+    return read_record(out / "prune.json")
+
+
+def _cut_alone(
+    model: str,
+    asked: dict[str, Any],
+    out: Path,
+    called: "Session",
+    *,
+    opened: dict[str, Any],
+    group_norm: GroupNormMode,
+) -> "Record":
+    """Cut by the weights alone."""
+    from secateur import without_data
+    from secateur.opening import open_model
+
+    recipe = without_data.cut_recipe(asked)
     return without_data.prune(
-        opened,
+        open_model(model, **opened),
         recipe,
         out,
         group_norm=group_norm,
@@ -145,25 +197,3 @@ def _prune_alone(
         overwrite=called.overwrite,
         console=called.console,
     )
-
-
-def _prune_run(folder: Path, asked: dict[str, Any], out: Path, called: "Session") -> "Record":  # what recipes take
-    from secateur import pipeline
-    from secateur.records import read_record
-    from secateur.session import read_run_recipe
-    from secateur.store.runs import RunFolder
-
-    dense = RunFolder(folder)
-    pipeline.prune(dense, read_run_recipe(dense).with_settings(asked), out, called)
-    return read_record(out / "prune.json")
-
-
-def _sparsify_run(folder: Path, asked: dict[str, Any], out: Path, called: "Session") -> "Record":  # what recipes take
-    from secateur import pipeline
-    from secateur.records import read_record
-    from secateur.session import read_run_recipe
-    from secateur.store.runs import RunFolder
-
-    dense = RunFolder(folder)
-    pipeline.sparsify(dense, read_run_recipe(dense).with_settings(asked), out, called)
-    return read_record(out / "prune.json")

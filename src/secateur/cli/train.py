@@ -5,15 +5,18 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.options import Data, Json, Out, Overwrite, RecipeName, Resume, Settings
+from secateur.cli.options import Data, Json, Out, Overwrite, RecipeName, Resume, set_option
 
 
 def train(
     out: Out = Path("runs/dense"),
     recipe: RecipeName = None,
-    task: Annotated[str | None, typer.Option(help="Clinical job: its recipe, where --recipe names none.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Clinical job, polyp (the default) or nuclei: its recipe; --recipe has to be for the same."),
+    ] = None,
     data: Data = None,
-    settings: Settings = None,
+    settings: Annotated[list[str] | None, set_option("training.epochs=20")] = None,
     shape_of: Annotated[
         Path | None, typer.Option(help="Run folder of a pruned network: train its shape from fresh weights.")
     ] = None,

@@ -24,6 +24,12 @@ def import_extra(name: str) -> ModuleType:
         ) from error
 
 
+def require_deploy() -> None:
+    """Import all that files for the runtimes need; `InputError` where a package is missing."""
+    for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        import_extra(name)
+
+
 @contextmanager
 def _without_usage_reports() -> Iterator[None]:
     """Hide ``openvino_telemetry``: importing OpenVINO would send an event to its makers.

@@ -3,7 +3,10 @@
 import importlib
 import inspect
 import json
+import os
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -22,7 +25,7 @@ class ModelSpec:
         kwargs: its arguments, JSON values only.
 
     Building imports and calls what ``builder`` names: load run folders only from people you trust, as you would
-    install a package.
+    install a package. Where no such package is installed, it is looked for in the current folder.
     """
 
     builder: str
@@ -59,12 +62,27 @@ class ModelSpec:
                 f"{self.builder!r} is not a builder; write package.module:name, such as monai.networks.nets:UNet."
             )
         try:
-            builder = getattr(importlib.import_module(module_name), name)
+            builder = getattr(_import_module(module_name), name)
         except (ImportError, AttributeError) as error:
             raise RecipeError(
                 f"{self.builder!r} cannot be imported: {error}. Check its spelling, and "
-                f"that its package is installed or its folder on PYTHONPATH."
+                f"that its package is installed, in the current folder or on PYTHONPATH."
             ) from error
         if not (inspect.isfunction(builder) or (inspect.isclass(builder) and issubclass(builder, nn.Module))):
             raise RecipeError(f"{self.builder!r} is neither a function nor a class of networks; name one that is.")
         return builder
+
+
+def _import_module(name: str) -> ModuleType:
+    """Import a module, from the current folder only where nothing else has its package: data may lie there too."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        here = os.getcwd()
+        if error.name != name.partition(".")[0] or here in sys.path:
+            raise
+    sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)

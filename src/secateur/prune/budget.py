@@ -1,7 +1,7 @@
 """What a pruned network may cost, as a share of the whole network before pruning."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secateur.cost.macs import WidthCost
@@ -52,3 +52,6 @@ class ParamsBudget(Budget):
     def cost(self, costs: WidthCost, removed: Sequence[int]) -> int:
         """Number of parameters."""
         return costs.params(removed)
+
+
+BUDGETS: Mapping[str, type[Budget]] = {"macs": MacsBudget, "params": ParamsBudget}  # by what recipes call them

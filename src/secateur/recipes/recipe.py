@@ -88,17 +88,27 @@ def parse_recipe(values: object, source: str) -> Recipe:
         raise RecipeError(f"{source}: {where}: {first['msg']} (given: {first['input']!r}).") from error
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_settings(pairs: Sequence[str], *, sections: Sequence[str] | None = None) -> dict[str, Any]:
     """``["training.epochs=3", ...]`` as a mapping; values are read as YAML, so that numbers are numbers.
 
+    Args:
+        pairs: as they were typed.
+        sections: what is read of a recipe; None for all of it.
+
     Raises:
-        RecipeError: a pair has no "=", or its value is not YAML.
+        RecipeError: a pair has no "=", its value is not YAML, or it belongs to another section.
     """
     settings = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise RecipeError(f"--set {pair!r} has no value; write it as key=value, such as training.epochs=20.")
+            raise RecipeError(f"--set {pair!r} has no value; write it as key=value.")
+        section = key.partition(".")[0]
+        if sections is not None and section in Recipe.model_fields and section not in sections:
+            raise RecipeError(
+                f"--set {pair} would change nothing: of a recipe this command reads only {', '.join(sections)}; leave "
+                f"it out."
+            )
         try:
             settings[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:

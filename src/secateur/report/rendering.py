@@ -1,5 +1,6 @@
 """From a template of this folder and its variables to one HTML text that opens offline."""
 
+import importlib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +16,10 @@ def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the 
     Raises:
         InputError: a package of the extra ``report`` is missing.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise InputError(
-            f"the report needs {error.name}, which is not installed; `pip install secateur[report]`."
-        ) from error
+    require_report()
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -40,6 +38,21 @@ def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the 
         "command": _command_text,
     }
     return environment.get_template(template).render(**variables, plotly_js=get_plotlyjs())
+
+
+def require_report() -> None:
+    """Import the packages of the extra ``report``.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name in ("jinja2", "plotly.offline"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"the report needs {error.name}, which is not installed; `pip install secateur[report]`."
+            ) from error
 
 
 def _command_text(command: str | Sequence[str]) -> str:

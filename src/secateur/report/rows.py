@@ -17,7 +17,8 @@ class SummaryRow:
         name: of the run.
         method: what chose the channels, or the weights; None where nothing was removed.
         cut: how much was cut, as a short label: share of MACs kept, or the compression of the weights.
-        macs: of one input.
+        input_shape: of one sample, that ``macs`` are of; the same in all rows of a table.
+        macs: of one such input; None where it was counted at other shapes only.
         macs_keep_ratio: of the dense network's.
         params: parameters; of a sparse network those that are not zero.
         params_keep_ratio: of the dense network's.
@@ -32,6 +33,7 @@ class SummaryRow:
     name: str
     method: str | None
     cut: str | None
+    input_shape: tuple[int, ...] | None
     macs: int | None
     macs_keep_ratio: float | None
     params: int | None

@@ -1,6 +1,7 @@
 """One row per run, as plain data and as text cells; a Markdown table for pages outside the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from secateur.records import Record
@@ -17,8 +18,8 @@ from secateur.report.timings import Setup, Timing, latency_text
 def summary_rows(runs: Sequence[Run], view: TaskView) -> tuple[SummaryRow, ...]:
     """One row per run, the dense run first."""
     timings = read_timings(runs)
-    dense_size = _network_size(runs[0], runs, timings)
-    return tuple(_summary_row(run, runs, view, timings, dense_size) for run in runs)
+    sizes = _sizes(runs, timings)
+    return tuple(_summary_row(run, runs[0], view, timings, sizes) for run in runs)
 
 
 def table_cells(rows: Sequence[SummaryRow], view: TaskView) -> tuple[list[str], list[list[str]]]:
@@ -53,28 +54,47 @@ def markdown_table(folders: Sequence[Path]) -> str:
     return as_markdown(*table_cells(summary_rows(runs, view), view))
 
 
+def summary_record(folders: Sequence[Path]) -> Record:
+    """The summary of run folders (dense first) as data: the leading ``metric``, and ``runs[]`` with all numbers."""
+    runs = read_runs(folders)
+    view = view_of(runs)
+    return {"metric": view.leading.key, "runs": [_row_record(row) for row in summary_rows(runs, view)]}
+
+
+def _row_record(row: SummaryRow) -> Record:
+    facts = {field.name: getattr(row, field.name) for field in fields(row)}
+    del facts["evaluation"], facts["prune"]  # whole records, which lie in the folders
+    intervals = {key: asdict(facts[key]) for key in ("score", "score_difference") if facts[key] is not None}
+    return {**facts, **intervals, "latency": [asdict(setup) | asdict(time) for setup, time in row.latency.items()]}
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """By run, the MACs at one input shape, and the parameters, which no shape changes."""
+
+    input_shape: tuple[int, ...] | None
+    macs: Mapping[str, int]
+    params: Mapping[str, int]
+
+
 def _summary_row(
-    run: Run,
-    runs: Sequence[Run],
-    view: TaskView,
-    timings: Mapping[Setup, Mapping[str, Timing]],
-    dense_size: tuple[int, int] | None,
+    run: Run, dense: Run, view: TaskView, timings: Mapping[Setup, Mapping[str, Timing]], sizes: _Sizes
 ) -> SummaryRow:
-    size = _network_size(run, runs, timings)
-    reference, key = runs[0].evaluation, view.leading.key
+    reference, key = dense.evaluation, view.leading.key
     latency = {setup: by_name[run.name] for setup, by_name in timings.items() if run.name in by_name}
     difference = None
-    if reference and run.evaluation and run is not runs[0]:
+    if reference and run.evaluation and run is not dense:
         difference = paired_difference(reference, run.evaluation, metric=key)
-    macs_keep_ratio = size[0] / dense_size[0] if size and dense_size else None
+    macs_keep_ratio = _share(sizes.macs, run, dense)
     return SummaryRow(
         name=run.name,
         method=chosen_by(run.prune) if run.prune else None,
         cut=_cut(run.prune, macs_keep_ratio),
-        macs=size[0] if size else None,
+        input_shape=sizes.input_shape,
+        macs=sizes.macs.get(run.name),
         macs_keep_ratio=macs_keep_ratio,
-        params=size[1] if size else None,
-        params_keep_ratio=size[1] / dense_size[1] if size and dense_size else None,
+        params=sizes.params.get(run.name),
+        params_keep_ratio=_share(sizes.params, run, dense),
         size_bytes=_file_size(run, latency),
         score=recorded_interval(run.evaluation["metrics"][key]) if run.evaluation else None,
         score_difference=difference,
@@ -94,19 +114,36 @@ def _cut(prune: Record | None, macs_keep_ratio: float | None) -> str | None:
     return None if macs_keep_ratio is None else rounding.percent(macs_keep_ratio)
 
 
-def _network_size(
-    run: Run, runs: Sequence[Run], timings: Mapping[Setup, Mapping[str, Timing]]
-) -> tuple[int, int] | None:
-    """MACs and parameters: from the pruning, else from what was timed."""
-    if run.prune:
-        return run.prune["reached"]["macs"], run.prune["reached"]["params"]
-    prunes = [other.prune for other in runs if other.prune]
-    if run is runs[0] and prunes:
-        return prunes[0]["dense"]["macs"], prunes[0]["dense"]["params"]
-    for by_name in timings.values():
-        if run.name in by_name:
-            return by_name[run.name].macs, by_name[run.name].params
-    return None
+def _sizes(runs: Sequence[Run], timings: Mapping[Setup, Mapping[str, Timing]]) -> _Sizes:
+    """At the input shape at which most runs, the dense one among them, were counted; of several the recorded one."""
+    macs: dict[tuple[int, ...], dict[str, int]] = {}
+    params: dict[str, int] = {}
+    for name, shape, size in _counted(runs, timings):
+        macs.setdefault(shape, {}).setdefault(name, size["macs"])
+        params.setdefault(name, size["params"])
+    shared = [shape for shape, counts in macs.items() if runs[0].name in counts]
+    shape = max(shared, key=lambda shape: len(macs[shape]), default=())
+    return _Sizes(shape or None, macs.get(shape, {}), params)
+
+
+def _counted(
+    runs: Sequence[Run], timings: Mapping[Setup, Mapping[str, Timing]]
+) -> Iterator[tuple[str, tuple[int, ...], Record]]:
+    """Run, input shape, MACs and parameters from every record that has them, that of the pruning first."""
+    for run in runs:
+        if run.prune:
+            yield run.name, tuple(run.prune["input_shape"]), run.prune["reached"]
+            yield runs[0].name, tuple(run.prune["input_shape"]), run.prune["dense"]
+    for run in runs:
+        if "size" in run.info:
+            yield run.name, tuple(run.info["size"]["input_shape"]), run.info["size"]
+    for setup, by_name in timings.items():
+        for name, timing in by_name.items():
+            yield name, setup.input_shape, {"macs": timing.macs, "params": timing.params}
+
+
+def _share(counts: Mapping[str, int], run: Run, dense: Run) -> float | None:
+    return counts[run.name] / counts[dense.name] if {run.name, dense.name} <= counts.keys() else None
 
 
 def _file_size(run: Run, latency: Mapping[Setup, Timing]) -> int | None:

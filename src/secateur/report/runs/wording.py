@@ -91,13 +91,14 @@ def _cost(view: TaskView, dense: SummaryRow, pruned: SummaryRow) -> list[Finding
         f"({leading.change(change.mean)}; 95 % interval of the paired difference over {change.cases} cases: "
         f"{low} to {high}). "
     )
-    if change.high < 0:
-        verdict, good = "The interval lies below zero: on average the pruned network segments worse.", False
-    elif change.low > 0:
-        verdict, good = "The interval lies above zero: on average the pruned network segments better.", True
-    else:
-        verdict = f"The interval contains zero: a change is not shown, but one as large as {low} is not ruled out."
+    if change.low <= 0 <= change.high:
+        worst = high if leading.lower_is_better else low
+        verdict = f"The interval contains zero: a change is not shown, but one as large as {worst} is not ruled out."
         good = None
+    else:
+        good = (change.low > 0) != leading.lower_is_better
+        side, how = "above" if change.low > 0 else "below", "better" if good else "worse"
+        verdict = f"The interval lies {side} zero: on average the pruned network segments {how}."
     return [Finding("What it costs", text + verdict, good)]
 
 
