@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from secateur.cost.macs import graph_macs, graph_params
+from secateur.graph.describe import kept_records
 from secateur.graph.records import ChannelGraph
 from secateur.nets.spec import ModelSpec
 from secateur.prune.allocate import allocate
@@ -184,7 +185,6 @@ def _recover(job: PruningJob, recovery: TrainRecipe, number: int, model: nn.Modu
 
 def _record(recipe: PruneRecipe, dense: ChannelGraph, small: ChannelGraph, rounds: list[Record]) -> Record:
     params, macs = graph_params(dense), graph_macs(dense)
-    kept = {group.id: group.width for group in small.groups}
     scorings, proofs = ([entry[key] for entry in rounds] for key in ("scoring", "proof"))
     return {
         "criterion": recipe.criterion,
@@ -202,7 +202,7 @@ def _record(recipe: PruneRecipe, dense: ChannelGraph, small: ChannelGraph, round
         "min_channels": recipe.min_channels,
         "min_keep_ratio": recipe.min_keep_ratio,
         "distillation": recipe.distillation.model_dump() if recipe.distillation else None,
-        "groups": [{"id": group.id, "width": group.width, "kept": kept[group.id]} for group in dense.groups],
+        "groups": kept_records(dense, small),
         "pinned": [{"module": pin.module, "reason": pin.reason, "channels": pin.channels} for pin in dense.pinned],
         "proof": {
             "passed": all(proof["passed"] for proof in proofs),

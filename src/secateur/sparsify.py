@@ -14,6 +14,7 @@ from torch import nn
 
 from secateur.cost.macs import graph_macs, graph_params
 from secateur.errors import InputError
+from secateur.graph.describe import kept_records
 from secateur.graph.records import ChannelGraph
 from secateur.nets.spec import ModelSpec
 from secateur.prune.compaction import compact
@@ -227,7 +228,6 @@ def _record(
 ) -> Record:
     """What ``prune.json`` says of the masks and of the groups that dead filters left."""
     recipe = job.recipe
-    kept = {group.id: group.width for group in small.groups}
     return {
         "granularity": "weight",
         "criterion": recipe.score,
@@ -239,7 +239,7 @@ def _record(
         "input_shape": list(dense.inputs[0].shape),
         "masks": masks.to_record(),
         "warnings": list(masks.warnings),
-        "groups": [{"id": g.id, "width": g.width, "kept": kept[g.id]} for g in dense.groups],
+        "groups": kept_records(dense, small),
         "pinned": [{"module": pin.module, "reason": pin.reason, "channels": pin.channels} for pin in dense.pinned],
         "rewind_epoch": recipe.rewind_epoch,
         "rounds": rounds,

@@ -19,6 +19,7 @@ from secateur.cost.macs import graph_macs, graph_params
 from secateur.deploy.checked import export_checked
 from secateur.deploy.timing import BenchRecipe
 from secateur.errors import BudgetError, CheckError, InputError, RecipeError
+from secateur.graph.describe import kept_records
 from secateur.graph.group_norm import GroupNormMode
 from secateur.graph.patch import random_inputs
 from secateur.graph.records import ChannelGraph, GroupId
@@ -51,8 +52,8 @@ class CutRecipe(BaseModel):
         criterion: one of `WITHOUT_DATA`.
         budget: what ``keep_ratio`` limits on the whole network: MACs per sample, or parameters.
         keep_ratio: share of the given network's cost to keep, in (0, 1].
-        round_to: widths are multiples of this.
-        min_channels: no group of channels falls below this many.
+        round_to: widths in channels are multiples of this.
+        min_channels: no group falls below this many channels.
         min_keep_ratio: nor below this share of its own width.
         seed: draws what the criterion draws.
     """
@@ -128,7 +129,7 @@ def choose(model: nn.Module, graph: ChannelGraph, recipe: CutRecipe) -> PruningP
 
 def at_floor(graph: ChannelGraph, plan: PruningPlan, floors: Floors) -> list[GroupId]:
     """The groups that lose units and could lose no more."""
-    return [g.id for g in graph.groups if g.id in plan.kept and len(plan.kept[g.id]) == floors.kept(g.width)]
+    return [g.id for g in graph.groups if g.id in plan.kept and len(plan.kept[g.id]) == floors.kept(g)]
 
 
 def prune(
@@ -231,7 +232,7 @@ def export(
 def _record(
     opened: OpenedModel, graph: ChannelGraph, plan: PruningPlan, recipe: CutRecipe, proof: Proof, seconds: float
 ) -> Record:
-    kept = {group.id: len(plan.kept.get(group.id, range(group.width))) for group in graph.groups}
+    widths = kept_records(graph, graph.keep(plan.kept))
     return {
         "model": opened.name,
         "weights": None if opened.weights is None else str(opened.weights),
@@ -245,7 +246,7 @@ def _record(
         "min_channels": recipe.min_channels,
         "min_keep_ratio": recipe.min_keep_ratio,
         "distillation": None,
-        "groups": [{"id": g.id, "width": g.width, "kept": kept[g.id], "exact": g.exact} for g in graph.groups],
+        "groups": [row | {"exact": group.exact} for row, group in zip(widths, graph.groups, strict=True)],
         "at_floor": at_floor(graph, plan, recipe.floors),
         "pinned": [{"module": pin.module, "reason": pin.reason, "channels": pin.channels} for pin in graph.pinned],
         "proof": proof.to_record(),
