@@ -120,7 +120,9 @@ def ours(model, example, _):
     peak_mib = _status_mib("VmHWM") - before
     uniform = halving(graph)
     small, proof = remove_with_proof(model, graph, uniform)
-    free = sum(len(piece.positions) for g in graph.groups for piece in g.slices if piece.role is Role.WRITE)
+    free = sum(
+        len(piece.positions) * piece.channels for g in graph.groups for piece in g.slices if piece.role is Role.WRITE
+    )
     difference = _difference(silenced(model, graph, uniform), small, example)
     return {
         **seconds,

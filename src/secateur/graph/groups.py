@@ -58,11 +58,11 @@ def _make_slices(
     for unit, label in enumerate(family):
         for place, position in written[label]:
             pieces.setdefault(place, []).append((position, unit))
-    slices = tuple(
-        Slice(tensor, dim, roles[tensor, dim], *zip(*sorted(pairs), strict=True), channels=space.channels(tensor, dim))
-        for (tensor, dim), pairs in pieces.items()
-    )
-    return len(family), slices
+    slices = []
+    for (tensor, dim), pairs in pieces.items():
+        positions, units = zip(*sorted(pairs), strict=True)
+        slices.append(Slice(tensor, dim, roles[tensor, dim], positions, units, space.channels(tensor, dim)))
+    return len(family), tuple(slices)
 
 
 def _name_groups(
