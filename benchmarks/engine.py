@@ -122,7 +122,9 @@ def ours(model, example, _):
     added_mib = peak_mib() - before
     uniform = halving(graph)
     small, proof = remove_with_proof(model, graph, uniform)
-    free = sum(len(piece.positions) for g in graph.groups for piece in g.slices if piece.role is Role.WRITE)
+    free = sum(
+        len(piece.positions) * piece.channels for g in graph.groups for piece in g.slices if piece.role is Role.WRITE
+    )
     difference = _difference(silenced(model, graph, uniform), small, example)
     return {
         **seconds,

@@ -80,6 +80,46 @@ def test_what_hits_its_floor_is_named(folder, monkeypatch, capsys):
     assert record["weights"] == "good.pt"
 
 
+_SEG_RES_NET = [
+    "monai.networks.nets:SegResNet", "--input-shape", "1,3,32,32", "--kwargs",
+    '{"spatial_dims": 2, "in_channels": 3, "out_channels": 1, "init_filters": 16, "blocks_down": [1, 2], '
+    '"blocks_up": [1]}',
+]  # fmt: skip
+
+
+def test_norm_groups_are_cut_as_the_defaults_say(tmp_path, monkeypatch, capsys):
+    """Eight norm groups of two channels, or of four one level down; widths are multiples of eight channels."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(monkeypatch, capsys, "prune", *_SEG_RES_NET, "--macs-keep", 0.5, "--out", "small")
+    assert code == 0, err
+    record = read_record(tmp_path / "small" / "prune.json")
+    assert (record["round_to"], record["min_channels"], record["proof"]["passed"]) == (8, 8, True)
+    assert 0.3 < record["reached"]["macs_keep_ratio"] <= 0.5
+    small, rows = sc.load("small"), {row["id"]: row for row in record["groups"]}
+    assert all(small.get_submodule(name).out_channels == row["kept"] for name, row in rows.items())
+    assert {row["width"] for row in rows.values()} == {16, 32}
+    assert {row["units"] for row in rows.values()} == {8}
+    assert all(row["kept"] % 8 == 0 for row in rows.values())
+    stem = rows["convInit.conv"]
+    assert re.search(rf"convInit.conv +16 \(8 units\) +{stem['kept']} \({stem['kept'] // 2} units\)", out)
+
+    code, _, err = run(monkeypatch, capsys, "prune", *_SEG_RES_NET, "--macs-keep", 0.05, "--out", "tiny")
+    assert code == 2
+    assert re.search(
+        r"at least 8 channels in every group that has more \(in units of up to 4\) the network keeps 0\.\d+ of its "
+        r"macs; ask for at least that, or lower --min-channels 8 or --round-to 8\.",
+        err,
+    )
+
+
+def test_norm_groups_may_be_thinned_as_the_defaults_say(monkeypatch, capsys):
+    code, out, err = run(monkeypatch, capsys, "inspect", *_SEG_RES_NET, "--group-norm", "even", "--macs-keep", 0.5)
+    assert code == 0, err
+    assert "at their floor: convInit.conv" in out
+    assert re.search(r"16\s+\(2\s+units\)", out)
+    assert "96 of 145 channels removable in 6 groups" in out
+
+
 def test_weights_of_the_builders_own_are_said_to_be(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     code, out, err = run(monkeypatch, capsys, "prune", *_BUILDER, "--macs-keep", 0.5, *_SMALL, "--out", "fresh")

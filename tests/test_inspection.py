@@ -92,7 +92,7 @@ def test_floors_are_what_the_smallest_network_keeps(graph, floors):
     nearest = float(str(error.value).split("keeps ")[1].split()[0])
     plan = _allocate(graph, scores, nearest, floors)
     assert [len(plan.kept.get(group.id, range(group.width))) for group in graph.groups] == [
-        floors.kept(group.width) for group in graph.groups
+        floors.kept(group) for group in graph.groups
     ]
 
 
@@ -101,6 +101,18 @@ def _allocate(graph, scores, share, floors):
         graph, scores, sc.MacsBudget(share), round_to=floors.round_to, min_channels=floors.min_channels,
         min_keep_ratio=floors.min_keep_ratio,
     )  # fmt: skip
+
+
+def test_everything_is_counted_in_channels():
+    """Four norm groups of eight channels, of which one has to stay; six of the head, which stay."""
+    model = nn.Sequential(nn.Conv2d(3, 32, 1), nn.GroupNorm(4, 32), nn.Conv2d(32, 6, 1))
+    recipe = cut_recipe({"pruning.keep_ratio": 0.6})
+    record = inspect(OpenedModel("any", model, (1, 3, 8, 8)), dry_run=recipe)
+    assert (record["channels"], record["removable"]) == (32 + 6, 24)
+    (row,) = record["group_table"]
+    assert (row["width"], row["units"]) == (32, 4)
+    assert record["dry_run"]["kept"] == {"0": 16}
+    assert record["dry_run"]["at_floor"] == []
 
 
 def test_what_hits_its_floor_is_named_and_nothing_is_touched():

@@ -49,7 +49,7 @@ def test_composition_by_hand():
 
 def test_plans_compose_only_in_order():
     first = plan_of(toy(), {"first": (1, 2, 4)})
-    with pytest.raises(PlanMismatchError, match=r"for 6 channels of group 'first', the first leaves 3"):
+    with pytest.raises(PlanMismatchError, match=r"for 6 units of group 'first', the first leaves 3"):
         first.then(plan_of(toy(), {"first": (0,)}))
 
 
@@ -57,7 +57,7 @@ def test_plans_compose_only_in_order():
     ("plan", "message"),
     [
         (PruningPlan({"stem": (0,)}, {"stem": 6}), r"names group 'stem', .* \(it has first, conv, ...\)"),
-        (PruningPlan({"first": (0,)}, {"first": 8}), r"for 8 channels of group 'first', which has 6"),
+        (PruningPlan({"first": (0,)}, {"first": 8}), r"for 8 units of group 'first', which has 6"),
         (PruningPlan({"first": ()}, {"first": 6}), r"empties group 'first'; keep at least one of 6"),
         (PruningPlan({"first": (0, 6)}, {"first": 6}), r"ascending indices below 6; got \[0, 6\]"),
         (PruningPlan({"first": (-1, 2)}, {"first": 6}), r"ascending indices below 6; got \[-1, 2\]"),

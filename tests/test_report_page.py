@@ -144,6 +144,13 @@ def test_proof_pins_and_commands_are_on_the_page(page):
     assert "secateur train" in page.text
 
 
+def test_units_stand_beside_channels_where_they_differ(tmp_path, page):
+    folders = make_runs(tmp_path, cuts=CUTS[:1])
+    edit_record(folders[1] / "prune.json", groups=[{"id": "stem", "width": 32, "units": 8, "kept": 16}])
+    assert "stem 32 in 8 units 16 (50 %)" in Page(write_report(folders, tmp_path / "page.html", command=COMMAND)).text
+    assert " in 8 units" not in page.text
+
+
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [

@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from secateur.cost.macs import graph_macs, graph_params
-from secateur.graph.describe import GroupFacts, describe
+from secateur.graph.describe import GroupFacts, describe, width_record
 from secateur.graph.group_norm import GroupNormMode
 from secateur.graph.records import ChannelGraph
 from secateur.opening import OpenedModel, is_run
@@ -38,7 +38,7 @@ def inspect(
     """
     with waiting("trace", console):
         graph = trace(opened.model, torch.zeros(opened.input_shape), group_norm=group_norm)
-    channels = sum(group.width for group in graph.groups) + sum(pin.channels for pin in graph.pinned)
+    channels = sum(group.channels for group in graph.groups) + sum(pin.channels for pin in graph.pinned)
     record: Record = {
         "model": opened.name,
         "input_shape": list(opened.input_shape),
@@ -47,7 +47,7 @@ def inspect(
         "macs": graph_macs(graph),
         "groups": len(graph.groups),
         "channels": channels,
-        "removable": sum(group.width - 1 for group in graph.groups),
+        "removable": sum(group.channels - group.channels // group.width for group in graph.groups),
         "pinned": [asdict(pin) for pin in graph.pinned],
         "seconds": graph.seconds,
         "group_table": [_row(facts) for facts in describe(graph)],
@@ -79,7 +79,7 @@ def _row(facts: GroupFacts) -> dict[str, Any]:
     group = facts.group
     return {
         "id": group.id,
-        "width": group.width,
+        **width_record(group),
         "tensors": len({piece.tensor for piece in group.slices}),
         "reads": len(group.reads()),
         "written_by": list(facts.written_by),
@@ -99,6 +99,6 @@ def _dry_run(network: nn.Module, graph: ChannelGraph, recipe: CutRecipe) -> dict
         "budget": {"kind": recipe.budget, "keep_ratio": recipe.keep_ratio},
         **asdict(recipe.floors),
         **plan.reached,
-        "kept": {group.id: len(plan.kept.get(group.id, range(group.width))) for group in graph.groups},
+        "kept": {group.id: group.channels for group in graph.keep(plan.kept).groups},
         "at_floor": at_floor(graph, plan, recipe.floors),
     }

@@ -50,8 +50,8 @@ class CutRecipe(BaseModel):
         criterion: one of `WITHOUT_DATA`.
         budget: what ``keep_ratio`` limits on the whole network: MACs per sample, or parameters.
         keep_ratio: share of the given network's cost to keep, in (0, 1].
-        round_to: widths are multiples of this.
-        min_channels: no group of channels falls below this many.
+        round_to: widths in channels are multiples of this.
+        min_channels: no group falls below this many channels.
         min_keep_ratio: nor below this share of its own width.
         seed: draws what the criterion draws.
     """
@@ -127,7 +127,7 @@ def choose(model: nn.Module, graph: ChannelGraph, recipe: CutRecipe) -> PruningP
 
 def at_floor(graph: ChannelGraph, plan: PruningPlan, floors: Floors) -> list[GroupId]:
     """The groups that lose units and could lose no more."""
-    return [g.id for g in graph.groups if g.id in plan.kept and len(plan.kept[g.id]) == floors.kept(g.width)]
+    return [g.id for g in graph.groups if g.id in plan.kept and len(plan.kept[g.id]) == floors.kept(g)]
 
 
 def prune(

@@ -30,7 +30,7 @@ def show_pruning(record: Record, out: Path) -> None:
     """Widths kept, budget reached, proof."""
     table = _table("group", "channels", "kept")
     for group in record["groups"]:
-        table.add_row(group["id"], str(group["width"]), str(group["kept"]))
+        table.add_row(group["id"], _channels(group, group["width"]), _channels(group, group["kept"]))
     _console.print(table)
     reached, dense, proof = record["reached"], record["dense"], record["proof"]
     _console.print(
@@ -187,8 +187,9 @@ def show_inspection(record: Record) -> None:
     table = _table("group", "channels", "MACs", "parameters", "tied together", *(["would keep"] if dry else []))
     for group in record["group_table"][:_ROWS]:
         tied = ", ".join([*group["written_by"], *group["followed_by"]])
-        cells = [group["id"], str(group["width"]), f"{group['macs_share']:.1%}", f"{group['params_share']:.1%}", tied]
-        table.add_row(*cells, *([str(dry["kept"][group["id"]])] if dry else []))
+        shares = (f"{group[key]:.1%}" for key in ("macs_share", "params_share"))
+        would_keep = [_channels(group, dry["kept"][group["id"]])] if dry else []
+        table.add_row(group["id"], _channels(group, group["width"]), *shares, tied, *would_keep)
     _console.print(table)
     if len(record["group_table"]) > _ROWS:
         _console.print(f"... and {len(record['group_table']) - _ROWS} more groups (--json has all)")
@@ -256,6 +257,14 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     return table
+
+
+def _channels(group: Record, count: int) -> str:
+    """So many of a group's channels, and how many units that is where a unit is several."""
+    if "units" not in group:
+        return str(count)
+    units = count * group["units"] // group["width"]
+    return f"{count} ({units} unit{'' if units == 1 else 's'})"
 
 
 def _number(value: float | None) -> str:

@@ -38,15 +38,21 @@ def describe(graph: ChannelGraph) -> tuple[GroupFacts, ...]:
     return tuple(_facts(graph, group, macs, params) for group in graph.groups)
 
 
+def width_record(group: ChannelGroup) -> dict[str, int]:
+    """A group's ``width`` in records: its channels, and where a unit is several of them how many ``units``."""
+    return {"width": group.channels} | ({} if group.width == group.channels else {"units": group.width})
+
+
 def table(graph: ChannelGraph) -> str:
     """Groups, what is approximate of them, and pinned channels as lines of text."""
     facts = describe(graph)
-    width = max([len(entry.group.id) for entry in facts] + [5])
-    rows = [f"{'group':{width}} {'channels':>8} {'MACs':>6} {'params':>6}  written by <- tied with; read by"]
+    widths = [_width(entry.group) for entry in facts]
+    name, wide = max([len(entry.group.id) for entry in facts] + [5]), max(map(len, ["channels", *widths]))
+    rows = [f"{'group':{name}} {'channels':>{wide}} {'MACs':>6} {'params':>6}  written by <- tied with; read by"]
     rows += [
-        f"{entry.group.id:{width}} {entry.group.width:8d} {entry.macs_share:6.1%} {entry.params_share:6.1%}  "
+        f"{entry.group.id:{name}} {width:>{wide}} {entry.macs_share:6.1%} {entry.params_share:6.1%}  "
         f"{_some(entry.written_by)} <- {_some(entry.followed_by)}; {_some(entry.read_by)}"
-        for entry in facts
+        for entry, width in zip(facts, widths, strict=True)
     ]
     rows += [f"approximate: {entry.group.id}: {reason}" for entry in facts for reason in entry.approximate]
     rows += [f"pinned: {pin.module or '(network)'} [{pin.channels}]: {pin.reason}" for pin in graph.pinned]
@@ -80,6 +86,10 @@ def _approximate(group: ChannelGroup) -> tuple[str, ...]:
 def _modules(group: ChannelGroup, role: Role) -> tuple[str, ...]:
     """The modules in whose tensors the group has that role, each once."""
     return tuple(dict.fromkeys(_owner(piece.tensor) for piece in group.slices if piece.role is role))
+
+
+def _width(group: ChannelGroup) -> str:
+    return str(group.channels) + (f" ({group.width} units)" if group.width < group.channels else "")
 
 
 def _owner(tensor: str) -> str:

@@ -29,9 +29,9 @@ def form_groups(space: LabelSpace) -> tuple[tuple[ChannelGroup, ...], tuple[Pin,
             families.setdefault(signature, []).append(label)
     _pin_spread(families, space.spread_representatives(), reasons)
     _pin_inseparable(families, reasons)
-    made = [_make_slices(family, written, roles) for family in families.values() if family]
+    made = [_make_slices(family, written, roles, space) for family in families.values() if family]
     groups = _name_groups(made, space.approximations())
-    return groups, _pins(written, reasons, roles)
+    return groups, _pins(written, reasons, roles, space)
 
 
 def _pin_spread(
@@ -51,16 +51,18 @@ def _pin_inseparable(families: Mapping[frozenset[tuple[Place, int]], list[int]],
             reasons[family.pop()] = Reason("", "these channels can only leave all at once, which empties the group")
 
 
-def _make_slices(family: list[int], written: Occurrences, roles: Mapping[Place, Role]) -> tuple[int, tuple[Slice, ...]]:
+def _make_slices(
+    family: list[int], written: Occurrences, roles: Mapping[Place, Role], space: LabelSpace
+) -> tuple[int, tuple[Slice, ...]]:
     pieces: dict[Place, list[tuple[int, int]]] = {}
     for unit, label in enumerate(family):
         for place, position in written[label]:
             pieces.setdefault(place, []).append((position, unit))
-    slices = tuple(
-        Slice(tensor, dim, roles[tensor, dim], *zip(*sorted(pairs), strict=True))
-        for (tensor, dim), pairs in pieces.items()
-    )
-    return len(family), slices
+    slices = []
+    for (tensor, dim), pairs in pieces.items():
+        positions, units = zip(*sorted(pairs), strict=True)
+        slices.append(Slice(tensor, dim, roles[tensor, dim], positions, units, space.channels(tensor, dim)))
+    return len(family), tuple(slices)
 
 
 def _name_groups(
@@ -78,13 +80,15 @@ def _name_groups(
     return tuple(groups)
 
 
-def _pins(written: Occurrences, reasons: Mapping[int, Reason], roles: Mapping[Place, Role]) -> tuple[Pin, ...]:
+def _pins(
+    written: Occurrences, reasons: Mapping[int, Reason], roles: Mapping[Place, Role], space: LabelSpace
+) -> tuple[Pin, ...]:
     counts: Counter[tuple[str, str]] = Counter()
     for label, places in written.items():
         if label in reasons:
             for (tensor, dim), _ in places:
                 if roles[tensor, dim] is Role.WRITE:
-                    counts[_module_of(tensor), _text(reasons[label])] += 1
+                    counts[_module_of(tensor), _text(reasons[label])] += space.channels(tensor, dim)
     return tuple(Pin(module, reason, count) for (module, reason), count in counts.items())
 
 

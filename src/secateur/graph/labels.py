@@ -31,6 +31,7 @@ class LabelSpace:
         self._count = 0
         self._pending: list[tuple[Labels, Labels]] = []
         self._slots: dict[tuple[str, int], tuple[Role, Labels]] = {}
+        self._channels: dict[tuple[str, int], int] = {}
         self._pins: list[tuple[Labels, Reason]] = []
         self._spread: list[Labels] = []
         self._approximations: dict[str, Approximation] = {}
@@ -45,6 +46,14 @@ class LabelSpace:
         if (tensor, dim) not in self._slots:
             self._slots[tensor, dim] = (role, self.fresh(size))
         return self._slots[tensor, dim][1]
+
+    def stands_for(self, tensor: str, dim: int, channels: int) -> None:
+        """Record that every index of a slot stands for so many channels, as those of a grouped convolution do."""
+        self._channels[tensor, dim] = channels
+
+    def channels(self, tensor: str, dim: int) -> int:
+        """How many channels an index of a slot stands for."""
+        return self._channels.get((tensor, dim), 1)
 
     def slots(self) -> Iterable[tuple[str, int, Role, Labels]]:
         """Every slot with the representative labels of its indices, in the order of first use."""

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from math import prod
 from typing import NewType
 
@@ -27,8 +28,9 @@ class Role(Enum):
 class Slice:
     """Where the units of one group sit along one dimension of a parameter or buffer.
 
-    ``positions[i]`` belongs to unit ``units[i]``; a unit may hold several positions. With the role ``WIDTH``,
-    ``tensor`` names an integer attribute of a module instead.
+    ``positions[i]`` belongs to unit ``units[i]``; a unit may hold several positions, and a position stands for
+    ``channels`` channels: one, or one of each group of a grouped convolution. With the role ``WIDTH``, ``tensor`` names
+    an integer attribute of a module instead.
     """
 
     tensor: str
@@ -36,6 +38,7 @@ class Slice:
     role: Role
     positions: tuple[int, ...]
     units: tuple[int, ...]
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,27 @@ class ChannelGroup:
     def exact(self) -> bool:
         """Whether the network without some units computes what it does when their consumers read zero."""
         return not self.approximations
+
+    @property
+    def channels(self) -> int:
+        """How many channels its units are, of the module that writes it first."""
+        return self.width * self._per_unit(self._writer)
+
+    @cached_property
+    def unit_channels(self) -> int:
+        """How many channels a unit is where it is fewest, of those that the first writer makes and any layer reads.
+
+        One for most groups; all of a norm group; of an attention head what its projection reads, not queries, keys and
+        values together; what is left of a filter behind a pixel shuffle.
+        """
+        return min(self._per_unit(piece) for piece in (self._writer, *self.reads()))
+
+    @property
+    def _writer(self) -> Slice:
+        return next(piece for piece in self.slices if piece.role is Role.WRITE)
+
+    def _per_unit(self, piece: Slice) -> int:
+        return len(piece.positions) * piece.channels // self.width
 
     def reads(self) -> tuple[Slice, ...]:
         """The slices through which this group is consumed."""

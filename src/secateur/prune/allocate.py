@@ -27,14 +27,16 @@ def allocate(
 
     How it works: units leave in ascending order of score, over all groups at once, until the cost fits; a group at
     its floor loses no more. Widths are then rounded up to multiples of ``round_to``, which is part of the cost
-    that is compared. Last, units go back in, best score first, wherever the budget still has room.
+    that is compared. Last, units go back in, best score first, wherever the budget still has room. Floors and
+    multiples count channels, of which a unit may be several: see `ChannelGroup.unit_channels`.
 
     Args:
         graph: of the network to be pruned.
         scores: per group float ``(C_g,)``, higher = keep, comparable across groups. Groups without scores stay.
         budget: target on the whole network, e.g. ``MacsBudget(keep_ratio=0.5)``.
-        round_to: keep a multiple of this many units in each group, or all of them.
-        min_channels: no group falls below this many units, or below its width where that is smaller.
+        round_to: keep a multiple of this many channels in each group, or all of them. Units stay whole: of units of 3
+            channels, a multiple of 8 is 8 units.
+        min_channels: no group falls below this many channels, or loses any where it has no more. Units stay whole.
         min_keep_ratio: nor below this share of its width, in [0, 1]: a global ranking by itself may empty the deep
             layers of a U-Net, which cost few MACs and see the most context.
 
@@ -62,12 +64,10 @@ def allocate(
     order = _ranking(groups, scores)
     counts = _cut(order, len(groups), cost, allowed)
     if counts is None:
-        floor = -(-max(round_to, min_channels) // round_to) * round_to
         nearest = math.ceil(cost(_counts(order, len(groups))) / before * 1e4) / 1e4
-        share = f" and {min_keep_ratio:.0%} of its width" if min_keep_ratio else ""
         raise BudgetError(
-            f"{budget} cannot be reached: with at least {floor} channels{share} in every group the network keeps "
-            f"{nearest:.4f} of its {budget.kind}; ask for at least that, or lower the floor."
+            f"{budget} cannot be reached: with {rounding.floors.words(groups)} the network keeps "
+            f"{nearest:.4f} of its {budget.kind}; ask for at least that{rounding.floors.remedy()}."
         )
     removed = _refill(order, counts, rounding, lambda removed: budget.cost(costs, removed), allowed)
     return _plan(groups, scores, removed, costs, str(budget))
@@ -81,10 +81,30 @@ class Floors:
     min_channels: int = 1
     min_keep_ratio: float = 0.0
 
-    def kept(self, width: int, wanted: int = 0) -> int:
-        """How many units a group of ``width`` really keeps when its ranking would keep ``wanted``."""
-        kept = max(wanted, min(self.min_channels, width), math.ceil(self.min_keep_ratio * width), 1)
-        return min(width, -(-kept // self.round_to) * self.round_to)
+    def kept(self, group: ChannelGroup, wanted: int = 0) -> int:
+        """How many units ``group`` really keeps when its ranking would keep ``wanted``: one at least."""
+        least = -(-self.min_channels // group.unit_channels)
+        step = self.round_to // math.gcd(self.round_to, group.unit_channels)
+        kept = max(wanted, least, math.ceil(self.min_keep_ratio * group.width))
+        return min(group.width, -(-kept // step) * step)
+
+    def words(self, groups: Sequence[ChannelGroup]) -> str:
+        """What every one of ``groups`` keeps."""
+        floor = -(-self.min_channels // self.round_to) * self.round_to
+        share = f" and {self.min_keep_ratio:.0%} of its width" if self.min_keep_ratio else ""
+        largest = max((group.unit_channels for group in groups), default=1)
+        units = f" (in units of up to {largest})" if largest > 1 else ""
+        return f"at least {floor} channels{share} in every group that has more{units}"
+
+    def remedy(self) -> str:
+        """Which of them could be lower, as the command line names them; empty where none could."""
+        settings = (
+            (self.min_channels > 1, f"--min-channels {self.min_channels}"),
+            (self.round_to > 1, f"--round-to {self.round_to}"),
+            (self.min_keep_ratio > 0, f"--set pruning.min_keep_ratio={self.min_keep_ratio:g}"),
+        )
+        given = [words for lower, words in settings if lower]
+        return f", or lower {' or '.join(given)}" if given else ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +115,8 @@ class _Rounding:
     floors: Floors
 
     def removed(self, group: int, count: int) -> int:
-        width = self.groups[group].width
-        return width - self.floors.kept(width, width - count)
+        each = self.groups[group]
+        return each.width - self.floors.kept(each, each.width - count)
 
     def all_removed(self, counts: Sequence[int]) -> list[int]:
         """The same for every group."""
@@ -191,7 +211,7 @@ def _check_scores(groups: Sequence[ChannelGroup], scores: Mapping[GroupId, Tenso
         if group not in widths or tuple(values.shape) != (widths[group],):
             raise EvidenceError(
                 f"scores of group {group!r} have shape {tuple(values.shape)}; "
-                f"the graph has {widths.get(group, 'no')} channels there. Score with this graph."
+                f"the graph has {widths.get(group, 'no')} units there. Score with this graph."
             )
         if not bool(torch.isfinite(values).all()):
             raise EvidenceError(f"scores of group {group!r} are not finite; check the weights and the batches.")

@@ -37,7 +37,7 @@ class PruningPlan:
             first = self.kept.get(group, tuple(range(following.widths[group])))
             if len(first) != following.widths[group]:
                 raise PlanMismatchError(
-                    f"the second plan is for {following.widths[group]} channels of group {group!r}, "
+                    f"the second plan is for {following.widths[group]} units of group {group!r}, "
                     f"the first leaves {len(first)}; compose plans in the order in which they were made."
                 )
             if group in self.kept and (group in self.approximate) != (group in following.approximate):
@@ -105,7 +105,7 @@ def check_plan(graph: ChannelGraph, plan: PruningPlan) -> None:
             )
         if plan.widths[group] != widths[group]:
             raise PlanMismatchError(
-                f"the plan is for {plan.widths[group]} channels of group {group!r}, which has {widths[group]}; "
+                f"the plan is for {plan.widths[group]} units of group {group!r}, which has {widths[group]}; "
                 f"make a new plan, or load the network that the plan was made for."
             )
         if (group in plan.approximate) != (group in inexact):
@@ -118,6 +118,6 @@ def check_plan(graph: ChannelGraph, plan: PruningPlan) -> None:
             raise PlanMismatchError(f"the plan empties group {group!r}; keep at least one of {widths[group]}.")
         if list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= widths[group]:
             raise PlanMismatchError(
-                f"the kept channels of group {group!r} must be ascending indices below {widths[group]}; "
+                f"the kept units of group {group!r} must be ascending indices below {widths[group]}; "
                 f"got {list(kept)[:8]}."
             )

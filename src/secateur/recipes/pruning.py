@@ -18,8 +18,8 @@ class PruneRecipe(BaseModel):
         keep_ratio: share of the dense network's cost to keep, in (0, 1].
         rounds: 1 cuts once; more cut in equal ratios, with ``round_epochs`` of recovery after each but the last.
         round_epochs: epochs between rounds.
-        round_to: widths are multiples of this; 8 is what CPU kernels compute at once.
-        min_channels: no group of channels falls below this many, so that no layer becomes a bottleneck of one channel.
+        round_to: widths in channels are multiples of this; 8 is what CPU kernels compute at once.
+        min_channels: no group falls below this many channels, so that no layer becomes a bottleneck of one channel.
         min_keep_ratio: nor below this share of its own width.
         scoring_samples: training frames that the criterion sees; None takes all.
         seed: draws what the criterion draws, and the views of training frames during recovery.

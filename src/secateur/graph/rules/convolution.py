@@ -29,6 +29,7 @@ def convolution(call: Call) -> Value:
         call.space.unite(incoming.repeat(len(written) // groups), written)
     else:
         _tie_groups(call, incoming, call.slot(weight, 1, Role.READ), groups)
+        call.space.stands_for(weight.name, 1, groups)
         _tie_groups(call, written, written[: len(written) // groups], groups)
     return with_bias(call, written, channel_dim)
 
@@ -45,10 +46,12 @@ def transposed_convolution(call: Call) -> Value:
     incoming = call.line("input", channel_dim)
     if groups == weight.shape[0] > 1:  # depthwise: output i * r + k belongs to input i
         call.space.unite(incoming, call.slot(weight, 0, Role.WRITE))
+        call.space.stands_for(weight.name, 0, weight.shape[1])
         return with_bias(call, incoming.repeat(weight.shape[1]), channel_dim)
     call.space.unite(incoming, call.slot(weight, 0, Role.READ))
     if groups > 1:
         _tie_groups(call, incoming, incoming[: len(incoming) // groups], groups)
+    call.space.stands_for(weight.name, 1, groups)
     return with_bias(call, np.tile(call.slot(weight, 1, Role.WRITE), groups), channel_dim)
 
 
