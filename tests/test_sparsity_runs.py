@@ -270,7 +270,7 @@ def test_every_row_asked_for_is_a_cell_of_its_own():
 
 
 @pytest.mark.parametrize("measured_before", [True, False])
-def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before):
+def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before, monkeypatch):
     ratios = RatioSweepRecipe(
         compressions=(1, 8), before_recovery=measured_before, small_compressions=(8,), structured_keep_ratios=(0.5,)
     )
@@ -285,6 +285,14 @@ def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before):
     assert before.get("test") != cells["seed-0/network-x8"]["evaluations"]["test"]
     assert {model["name"] for model in record["bench"]["benches"][0]["models"]} == {*cells} - {"seed-0/random-x8"}
     assert (tmp_path / "sweep" / "report.html").is_file()
+    if measured_before:
+        return
+    for stage in ("train", "prune", "sparsify"):  # what is asked for later is measured without training again
+        monkeypatch.setattr(pipeline, stage, None)
+    ratios = ratios.model_copy(update={"before_recovery": True})
+    more = sweep(asked.model_copy(update={"ratios": ratios}), tmp_path / "sweep", Session(["sweep"], resume=True))
+    for cell in more["cells"]:
+        assert set(cell["before_recovery"] or ()) == ({"test"} if cell["kind"] in ("sparse", "pruned") else set())
 
 
 def test_the_small_network_trains_as_long_as_rounds_or_rewinding_do():

@@ -1,20 +1,25 @@
 """A sweep: which cells it has, that each survives being stopped, and that failures are shown."""
 
+import json
 import random
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 
-from secateur import measures, sweep
+from ratio_fixtures import ratio_record
+from secateur import measures, pipeline, sweep
 from secateur.cells import Kind, plan_cells
-from secateur.errors import CheckError, InputError
+from secateur.errors import CheckError, InputError, RecordError
 from secateur.recipes import RECIPES
 from secateur.recipes.recipe import parse_settings
 from secateur.recipes.sweep import SweepRecipe
-from secateur.records import read_record
+from secateur.records import read_record, write_record
 from secateur.session import Session
 from test_cli import _SETTINGS, SMALL, run
 from test_killed_runs import finish, start
@@ -195,6 +200,203 @@ def test_a_sweep_that_has_grown_is_timed_again(whole, tmp_path):
     record = sweep.sweep(recipe(*_FEW, "sweep.keep_ratios=[0.5, 0.4]"), tmp_path / "grown", session(resume=True))
     timed = {model["name"] for model in record["bench"]["benches"][0]["models"]}
     assert timed == {"seed-0/dense", "seed-0/taylor-50", "seed-0/taylor-40"}
+
+
+def frames_folder(root, *, count=3):
+    """A data folder of a few frames, each with one polyp."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number in range(count + 2):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        mask = np.zeros((40, 40), dtype=np.uint8)
+        mask[8 : 20 + number, 8:24] = 255
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{number}.png")
+    names = [str(number) for number in range(count + 2)]
+    splits = {"train": names[:1], "val": names[1:2], "test": names[2:]}
+    (root / "splits.json").write_text(json.dumps(splits), encoding="utf-8")
+    return str(root)
+
+
+def untrained(monkeypatch):
+    """Let whatever trains or cuts a network fail."""
+    for stage in ("train", "prune", "sparsify"):
+        monkeypatch.setattr(pipeline, stage, None)
+
+
+def test_done_cells_are_measured_on_a_set_that_is_added_and_not_trained_again(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "more")
+    untrained(monkeypatch)
+    places = [frames_folder(tmp_path / "a" / "clinic"), frames_folder(tmp_path / "b" / "clinic", count=2)]
+    more = sweep.sweep(recipe(*_FEW, f"sweep.elsewhere=['{places[0]}']"), out, session(resume=True))
+    assert {label: len(found["ids"]) for label, found in more["sets"].items()} == {"test": 3, "clinic-test": 3}
+    for cell, before in zip(more["cells"], whole[1]["cells"], strict=True):
+        assert set(cell["evaluations"]) == {"test", "clinic-test"}, cell["name"]
+        assert cell["kind"] != "pruned" or set(cell["before_recovery"]) == {"test", "clinic-test"}
+        assert cell["evaluations"]["test"] == before["evaluations"]["test"]
+        assert cell["seconds"] > before["seconds"]
+    assert "clinic test (3 cases)" in (out / "report.html").read_text(encoding="utf-8")
+
+    moved = sweep.sweep(recipe(*_FEW, f"sweep.elsewhere=['{places[1]}']"), out, session(resume=True))
+    assert len(moved["sets"]["clinic-test"]["ids"]) == 2  # a folder of the same name, but another one
+    assert {len(cell["evaluations"]["clinic-test"]["dice"]) for cell in moved["cells"]} == {2}
+
+    monkeypatch.setattr(measures, "evaluate", None)
+    assert results(sweep.sweep(recipe(*_FEW), out, session(resume=True))) == results(whole[1])
+
+
+def test_a_set_that_cannot_be_read_costs_no_measurement(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "more")
+    untrained(monkeypatch)
+    with pytest.raises(CheckError, match="1 of 4 cells failed: seed-0/dense"):  # the others need it
+        sweep.sweep(recipe(*_FEW, f"sweep.elsewhere=['{tmp_path / 'nowhere'}']"), out, session(resume=True))
+    monkeypatch.setattr(measures, "evaluate", None)
+    assert results(sweep.sweep(recipe(*_FEW), out, session(resume=True))) == results(whole[1])
+
+
+def test_a_sweep_stopped_while_it_is_measured_on_a_new_set_has_a_page(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "more")
+    evaluate, calls = measures.evaluate, []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(measures, "evaluate", interrupted)
+    place = frames_folder(tmp_path / "clinic")
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(recipe(*_FEW, f"sweep.elsewhere=['{place}']"), out, session(resume=True))
+    cells = read_record(out / "sweep.json")["cells"]
+    assert [set(cell["evaluations"]) for cell in cells] == [{"test", "clinic-test"}, *[{"test"}] * 3]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "clinic test (3 cases)" in page
+    assert "not measured" in page
+
+
+def test_a_record_from_before_sources_were_kept_is_held_against_its_evaluations(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "old")
+    places = [frames_folder(tmp_path / "a" / "clinic"), frames_folder(tmp_path / "b" / "clinic", count=2)]
+    asked = recipe(*_FEW, f"sweep.elsewhere=['{places[0]}']")
+    sweep.sweep(asked, out, session(resume=True))
+    for name in _NAMES:
+        record = read_record(out / f"{name}.json")
+        del record["sources"]
+        write_record(out / f"{name}.json", record)
+    with monkeypatch.context() as patch:
+        patch.setattr(measures, "evaluate", None)
+        sweep.sweep(asked, out, session(resume=True))
+    moved = sweep.sweep(recipe(*_FEW, f"sweep.elsewhere=['{places[1]}']"), out, session(resume=True))
+    assert {len(cell["evaluations"]["clinic-test"]["dice"]) for cell in moved["cells"]} == {2}
+
+
+@pytest.mark.parametrize("changed", ["bench.seconds=0.001", "bench_size=64", "bench.targets=[torch]", None])
+def test_latency_is_timed_again_with_other_settings(whole, tmp_path, changed):
+    out = shutil.copytree(whole[0], tmp_path / "again")
+    if changed is None:  # a file from before the settings were beside it
+        write_record(out / "bench.json", {key: each for key, each in whole[1]["bench"].items() if key != "settings"})
+    record = sweep.sweep(recipe(*_FEW, *([changed] if changed else [])), out, session(resume=True))
+    assert record["bench"]["benches"] != whole[1]["bench"]["benches"]
+    assert record["bench"]["settings"] == {key: record["recipe"][key] for key in ("bench", "bench_size")}
+
+
+def test_latencies_of_other_settings_do_not_stand_in_the_record(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "stale")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measures, "latencies", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(recipe(*_FEW, "bench_size=64"), out, session(resume=True))
+    record = read_record(out / "sweep.json")
+    assert (record["bench"], record["frames"]) == (None, None)
+
+
+def test_two_sets_of_one_name_are_refused(tmp_path):
+    with pytest.raises(InputError, match="elsewhere names a/clinic and b/clinic, which would both be called 'clinic'"):
+        sweep.sweep(recipe(*_FEW, "sweep.elsewhere=[a/clinic, b/clinic]"), tmp_path / "out", session())
+    assert not (tmp_path / "out").exists()
+
+
+def test_waiting_for_another_process_reads_no_settings(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "shared")
+    name = "seed-0/random-50"
+    (out / f"{name}.json").rename(out / "made.json")
+    lock = FileLock(out / ".locks" / f"{name.replace('/', '.')}.lock")
+    lock.acquire()
+    read, looks = [], []
+    read_recipe = sweep.read_recipe
+    monkeypatch.setattr(sweep, "read_recipe", lambda path: read.append(path) or read_recipe(path))
+
+    def look(_):
+        looks.append(len(read))
+        if len(looks) == 4:  # the other process is done
+            (out / "made.json").rename(out / f"{name}.json")
+            lock.release()
+
+    monkeypatch.setattr(sweep.time, "sleep", look)
+    untrained(monkeypatch)
+    record = sweep.sweep(recipe(*_FEW), out, session(resume=True))
+    assert looks == [3] * 4
+    assert len(read) == len(_NAMES)
+    assert results(record) == results(whole[1])
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("jinja2", "the report needs jinja2, which is not installed"),
+        ("openvino", "openvino needs the package 'openvino', which is not installed"),
+        ("onnxscript", "onnxscript needs the package 'onnxscript', which is not installed"),
+    ],
+)
+def test_a_missing_package_is_named_before_anything_is_made(tmp_path, monkeypatch, package, words):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sweep, "_run_cells", lambda _: pytest.fail("cells were run"))
+    with pytest.raises(InputError, match=words):
+        sweep.sweep(recipe(*_FEW), tmp_path / "out", session())
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_timed_on_needs_no_package(whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    few = recipe(*_FEW, "bench.targets=[torch, onnxruntime]")
+    assert len(sweep.sweep(few, out, session(resume=True))["bench"]["benches"]) == 2
+
+
+def test_a_page_that_fails_does_not_hide_what_stopped_the_sweep(tmp_path, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    def broken(*_, **__):
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr(sweep, "_run_cells", stopped)
+    monkeypatch.setattr(sweep, "write_sweep_page", broken)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(recipe(*_FEW), tmp_path / "out", session())
+
+
+def test_a_record_without_settings_that_came_later_is_read_with_their_defaults(tmp_path):
+    """As records were before `before_recovery`, and before sweeps over ratios."""
+    record = ratio_record()
+    for section, keys in {
+        "ratios": ("before_recovery", "branches", "branch_compressions"),
+        "sparsity": ("rewind_epoch",),
+    }.items():
+        for key in keys:
+            del record["recipe"][section][key]
+    record["cells"] = [cell for cell in record["cells"] if "branch" not in (cell["variant"] or {})]
+    write_record(tmp_path / "sweep.json", record)
+    tables = sweep.sweep_tables(tmp_path)
+    assert "each branch pruned alone is not in this sweep" in tables
+    assert sweep.report_sweep(tmp_path, tmp_path / "page.html", session()).is_file()
+    write_record(tmp_path / "sweep.json", {"name": "a run"})
+    with pytest.raises(RecordError, match="has no recipe; give the folder of a `secateur sweep`"):
+        sweep.sweep_tables(tmp_path)
 
 
 @pytest.mark.parametrize(

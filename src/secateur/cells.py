@@ -55,6 +55,11 @@ class Cell:
         return trained_epochs(self.recipe.sparsity.recoveries(training) if self.kind is Kind.SPARSE else (training,))
 
     @property
+    def is_cut(self) -> bool:
+        """Whether it is made from a trained network, of which it lost a part."""
+        return self.kind in (Kind.PRUNED, Kind.SPARSE)
+
+    @property
     def recovered(self) -> bool:
         """Whether the network is trained after it was made."""
         return self.epochs > 0

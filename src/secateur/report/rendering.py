@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,10 @@ def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the 
     Raises:
         InputError: a package of the extra ``report`` is missing.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise InputError(
-            f"the report needs {error.name}, which is not installed; `pip install secateur[report]`."
-        ) from error
+    require_packages()
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -40,6 +38,17 @@ def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the 
         "command": _command_text,
     }
     return environment.get_template(template).render(**variables, plotly_js=get_plotlyjs())
+
+
+def require_packages() -> None:
+    """See that the packages of the extra ``report`` are installed, before long work that ends with a page.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name in ("jinja2", "plotly"):
+        if find_spec(name) is None:
+            raise InputError(f"the report needs {name}, which is not installed; `pip install secateur[report]`.")
 
 
 def _command_text(command: str | Sequence[str]) -> str:

@@ -119,11 +119,16 @@ def check_lengths(record: Record, quantities: Sequence[Quantity]) -> None:
     """Hold every evaluation against the cases of its set.
 
     Raises:
-        RecordError: an evaluation lacks a metric, or has not one value for each case.
+        RecordError: an evaluation is of no set of the record, lacks a metric, or has not one value for each case.
     """
     for cell in record["cells"]:
         for evaluations in (cell.get("evaluations"), cell.get("before_recovery")):
             for label, found in (evaluations or {}).items():
+                if label not in record["sets"]:
+                    raise RecordError(
+                        f"cell '{cell['name']}' was measured on '{label}', which is not among the sets of the record "
+                        f"({', '.join(record['sets'])}); run `secateur sweep` again with --resume."
+                    )
                 wanted = len(record["sets"][label]["ids"])
                 for quantity in quantities:
                     count = len(found.get(quantity.key, ()))

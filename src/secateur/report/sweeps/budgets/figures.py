@@ -14,7 +14,6 @@ from secateur.report.timings import Timing
 
 _SHIFT = 0.009  # decades between neighbours of one budget
 _VARIANTS = ("circle-open", "square-open", "hexagram-open", "triangle-left-open")
-_FADED = 0.7  # opacity of single seeds
 
 
 def dice_curves(sweep: Sweep, label: str, phase: Phase) -> Figure | None:

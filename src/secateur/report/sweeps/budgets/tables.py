@@ -9,6 +9,7 @@ from secateur.report.markdown import as_markdown
 from secateur.report.sweeps.budgets.cells import DENSE, Arm, Sweep
 from secateur.report.sweeps.grid import (
     NO_CELL,
+    NOT_MEASURED,
     Cell,
     Part,
     Table,
@@ -92,7 +93,7 @@ def compact_table(sweep: Sweep) -> str:
         for label in sweep.record["sets"]:
             found = sweep.at(label, Phase.AFTER, arm, ratio)
             lines = [Part(interval_text(found.dice.interval) or rounding.score(found.dice.mean))] if found else []
-            row.append(markdown_cell((*lines, *unfinished(cells, why=False))))
+            row.append(markdown_cell((*lines, *unfinished(cells, why=False)) or NOT_MEASURED))
         rows.append(row + ([_speedup_text(sweep.record, speed, cells)] if speed else []))
     return as_markdown(header, rows)
 
@@ -131,7 +132,7 @@ def _result_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_ratio: f
             [Part(f"lost {rounding.share_text(found.lost, found.seen)}", "muted")] if found.seen is not None else []
         )
         parts.append(Part(f"false {rounding.share_text(found.false_frames, found.frames)}", "muted"))
-    return (*parts, *unfinished(cells))
+    return (*parts, *unfinished(cells)) or NOT_MEASURED
 
 
 def _comparison_table(sweep: Sweep, label: str, phase: Phase) -> Table:
