@@ -10,7 +10,8 @@ from pathlib import Path
 from readme import put_table
 
 from secateur.records import read_record, write_record
-from secateur.report.sweeps.page import readme_table, sweep_markdown
+from secateur.report.sweeps.page import readme_table
+from secateur.sweeps.record import read_sweep, sweep_tables
 
 STUDIES = ("polyp_study", "nuclei_kumar")
 
@@ -22,10 +23,10 @@ def record_path(study: str) -> Path:
 def main(study: str, folder: str) -> None:
     if study not in STUDIES:
         raise SystemExit(f"{study!r} is not a study; give one of {', '.join(STUDIES)}.")
-    record = read_record(Path(folder) / "sweep.json")
-    write_record(record_path(study), record)
-    (record_path(study).parent / "tables.md").write_text(sweep_markdown(record), encoding="utf-8")
-    put_table(study, "study.py", readme_table(record))
+    kept = record_path(study)
+    write_record(kept, read_record(Path(folder) / kept.name))
+    (kept.parent / "tables.md").write_text(sweep_tables(kept.parent), encoding="utf-8")
+    put_table(study, "study.py", readme_table(read_sweep(kept.parent)))
 
 
 if __name__ == "__main__":

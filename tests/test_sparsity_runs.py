@@ -16,7 +16,6 @@ from secateur.nets.nuclei import two_networks
 from secateur.nets.reference import monai_unet
 from secateur.nets.spec import ModelSpec
 from secateur.nets.thinner import thinner
-from secateur.ratio_cells import plan_ratio_cells
 from secateur.recipes import RECIPES
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.recipes.recipe import parse_settings
@@ -24,7 +23,8 @@ from secateur.records import read_record
 from secateur.session import Session
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
-from secateur.sweep import sweep
+from secateur.sweeps.ratios import plan_ratio_cells
+from secateur.sweeps.run import sweep
 from test_cli import run
 
 _TINY = [

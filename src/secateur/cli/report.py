@@ -27,7 +27,7 @@ def report(
     from secateur.records import atomic_path
     from secateur.report.runs.tables import markdown_table
     from secateur.store.runs import RunFolder
-    from secateur.sweep import report_sweep, sweep_tables
+    from secateur.sweeps.record import report_sweep, sweep_tables
 
     page = out or models[-1] / "report.html"
     if any((path / "sweep.json").is_file() for path in models):

@@ -22,6 +22,7 @@ from secateur.report.sweeps.grid import (
 from secateur.report.sweeps.pooling import Phase
 from secateur.report.sweeps.record import read_latencies, set_name
 from secateur.report.timings import Setup
+from secateur.roles import Role
 
 _BASELINES = ("random", "uniform", "l2")
 
@@ -161,7 +162,7 @@ def _comparison_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_rati
 
 
 def _is_baseline(arm: Arm) -> bool:
-    return arm.kind == "scratch" or (arm.criterion in _BASELINES and arm.variant is None)
+    return arm.role is Role.SCRATCH or (arm.criterion in _BASELINES and arm.variant is None)
 
 
 def _speedup_text(record: Record, setup: Setup, cells: Sequence[Record]) -> str:
