@@ -10,7 +10,8 @@ from pathlib import Path
 from readme import put_table
 
 from secateur.records import read_record, write_record
-from secateur.report.sweeps.page import readme_table, sweep_markdown
+from secateur.report.sweeps.page import readme_table
+from secateur.sweeps.record import read_sweep, sweep_tables
 
 STUDIES = ("polyp_study", "nuclei_kumar")
 
@@ -24,10 +25,10 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("folder", type=Path, help="of its sweep")
     given = parser.parse_args()
-    study, record = given.study, read_record(given.folder / "sweep.json")
-    write_record(record_path(study), record)
-    (record_path(study).parent / "tables.md").write_text(sweep_markdown(record), encoding="utf-8")
-    put_table(study, "study.py", readme_table(record))
+    kept = record_path(given.study)
+    write_record(kept, read_record(given.folder / kept.name))
+    (kept.parent / "tables.md").write_text(sweep_tables(kept.parent), encoding="utf-8")
+    put_table(given.study, "study.py", readme_table(read_sweep(kept.parent)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import numpy as np
 
 from nuclei_report_fixtures import masks_record, sizes_record
 from secateur.metrics.aggregate import summarize
-from secateur.ratio_cells import plan_ratio_cells
 from secateur.recipes.nuclei import nuclei_study
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.records import SCHEMA, Record
+from secateur.sweeps.ratios import plan_ratio_cells
 
 DENSE_MACS, DENSE_PARAMS = 3_100_000_000, 3_880_000
 KEYS = ("aji", "pq", "instance_dice", "semantic_dice", "distance_mse", "distance_correlation")
@@ -47,7 +47,7 @@ Curve = Callable[[Record, str], float]  # of a cell and a metric's key: the mean
 def ratio_record(*, ratios: RatioSweepRecipe = RATIOS, cases: int = 14, curve: Curve | None = None) -> Record:
     """A finished sweep with the cells that the recipe plans; ``curve`` gives what each reaches, without noise."""
     recipe = nuclei_study().model_copy(update={"ratios": ratios})
-    with patch("secateur.ratio_cells.thinner", lambda network, _: network):  # it builds networks, of no use here
+    with patch("secateur.sweeps.ratios.thinner", lambda network, _: network):  # it builds networks, of no use here
         planned = plan_ratio_cells(recipe, ratios)
     cells = [_done(cell.record(), cases, curve) for cell in planned]
     return {

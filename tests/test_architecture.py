@@ -12,16 +12,16 @@ SOURCE = Path(secateur.__file__).parent
 HOUSE = (  # from the ground up; a room imports only from rows above it here
     {"errors"},
     {"records"},
-    {"graph", "cost", "metrics", "nets", "data"},
+    {"graph", "cost", "metrics", "nets", "data", "roles"},
     {"prune", "train", "deploy", "report"},
     {"store", "tasks"},
     {"recipes"},
     {"opening"},
-    {"rounds", "without_data", "health", "cells"},
-    {"sparsify", "ratio_cells", "session"},
+    {"rounds", "without_data", "health"},
+    {"sparsify", "session"},
     {"measures"},
     {"pipeline", "inspection"},
-    {"sweep"},
+    {"sweeps"},
     {"cli"},
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

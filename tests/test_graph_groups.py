@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from networks import traced
-from secateur.graph.describe import kept_records, table
+from secateur.graph.describe import table
+from secateur.prune.removal_record import removal_record
 from secateur.prune.trial import trace
 
 
@@ -56,7 +57,8 @@ def test_units_are_counted_in_channels(name):
 def test_channels_that_stay_are_counted_too(name):
     graph = traced(name)[1]
     small = graph.keep({group.id: (0, group.width - 1) for group in graph.groups})
-    for before, after, row in zip(graph.groups, small.groups, kept_records(graph, small), strict=True):
+    rows = removal_record(graph, small)["groups"]
+    for before, after, row in zip(graph.groups, small.groups, rows, strict=True):
         assert after.unit_channels == before.unit_channels
         assert row["kept"] * before.width == 2 * before.channels
         assert (row["width"], row.get("units", row["width"])) == (before.channels, before.width)

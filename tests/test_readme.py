@@ -10,7 +10,8 @@ import typer
 
 from secateur.cli import app
 from secateur.records import read_record
-from secateur.report.sweeps.page import readme_table, sweep_markdown
+from secateur.report.sweeps.page import readme_table
+from secateur.sweeps.record import read_sweep, sweep_tables
 
 _README = Path(__file__).parents[1] / "README.md"
 _HOW_TO = _README.parent / "docs" / "how-to"
@@ -67,6 +68,6 @@ def test_its_tables_are_those_of_the_records(monkeypatch):
     text = _README.read_text(encoding="utf-8")
     assert readme.with_table(text, "engine", "engine.py", engine.readme_table(read_record(engine.RECORD))) == text
     for path in map(study.record_path, study.STUDIES):
-        record = read_record(path)
-        assert readme.with_table(text, path.parent.name, "study.py", readme_table(record)) == text
-        assert (path.parent / "tables.md").read_text(encoding="utf-8") == sweep_markdown(record)
+        table = readme_table(read_sweep(path.parent))
+        assert readme.with_table(text, path.parent.name, "study.py", table) == text
+        assert (path.parent / "tables.md").read_text(encoding="utf-8") == sweep_tables(path.parent)

@@ -98,6 +98,25 @@ def test_the_limit_is_the_largest_ratio_under_which_nothing_breaks(found, limit,
     assert limit_text(relative_limit(found)) == words
 
 
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        # the loss without a ratio is that of the limit which the legend describes
+        (
+            (0.5, 0.46, 0.499, 0.4),
+            [f"2{TIMES}, and again 8{TIMES}", "0.0 %", f"4{TIMES}: +8.0 %", f"8{TIMES}: +0.2 %"],
+        ),
+        ((0.46, 0.499, 0.4, 0.4), [f"4{TIMES}, but smaller ones do not", f"2{TIMES}: +8.0 %", f"4{TIMES}: +0.2 %"]),
+        ((0.499, 0.499, 0.46, 0.4), [f"4{TIMES}", "+0.2 %", f"8{TIMES}: +8.0 %"]),
+    ],
+)
+def test_the_loss_shown_is_that_at_the_limit_which_the_legend_describes(at, shown):
+    levels = {("dense", 1): 0.5, **{("layer", ratio): level for ratio, level in zip((2, 4, 8, 16), at, strict=True)}}
+    row = next(line for line in readme_table(drawn_record(levels)).splitlines() if line.startswith("| AJI "))
+    parts = row.split(" | ")[2].split("<br>")
+    assert [re.sub(r"loss | \[.*", "", part) for part in parts] == shown
+
+
 def test_absolute_and_relative_limits_differ():
     found = curve(0.01, 0.03, 0.05)  # absolute: 0.005, 0.015, 0.025
     assert ratios_of(relative_limit(found)) == (1, 1, 2)
@@ -471,6 +490,15 @@ def test_a_record_that_contradicts_itself_is_refused(record, tmp_path):
     with pytest.raises(RecordError, match=r"'seed-0/layer-x5' has 1 values of 'aji' for the 14 cases of 'test'"):
         write_sweep_page(record, tmp_path / "page.html", command=COMMAND)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_with_a_set_that_it_does_not_name_is_refused(record, tmp_path):
+    cell = cell_named(record, "seed-0/layer-x5")
+    cell["evaluations"]["clinic-test"] = cell["evaluations"]["test"]
+    with pytest.raises(
+        RecordError, match="'seed-0/layer-x5' was measured on 'clinic-test', which is not among the sets"
+    ):
+        write_sweep_page(record, tmp_path / "page.html", command=COMMAND)
 
 
 def test_the_committed_study_of_criteria_still_has_its_page(tmp_path):

@@ -24,12 +24,13 @@ from secateur.report.sweeps.budgets.wording import comparisons_made, sweep_findi
 from secateur.report.sweeps.page import readme_table, sweep_markdown, write_sweep_page
 from secateur.report.sweeps.pooling import Phase
 from secateur.report.sweeps.record import read_latencies
+from secateur.roles import Role
 from sweep_fixtures import CRITERIA, SETS, evaluation, replace_cell, sweep_record, unfinished_cell
 from test_report_page import CHROMIUM, Page, browse, colours, luminance
 
 COMMAND = ("secateur", "report", "runs/a sweep")
 OTHER = "polyp_polypgen-test"
-TAYLOR, RANDOM = Arm("pruned", "taylor"), Arm("pruned", "random")
+TAYLOR, RANDOM = Arm(Role.PRUNED, "taylor"), Arm(Role.PRUNED, "random")
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_one_shot_cells_are_before_recovery_alone(whole):
     assert sweep.budgets(Phase.BEFORE) == [0.9, 0.75, 0.5, 0.25, 0.1, 0.05]
     before = sweep.at("test", Phase.BEFORE, TAYLOR, 0.1).dice.mean
     assert before < sweep.at("test", Phase.AFTER, TAYLOR, 0.1).dice.mean
-    assert all(arm.kind != "scratch" for arm in sweep.arms(Phase.BEFORE))
+    assert all(arm.role is not Role.SCRATCH for arm in sweep.arms(Phase.BEFORE))
 
 
 def test_a_cut_made_with_recovery_and_without_counts_once(record):

@@ -16,7 +16,6 @@ from secateur.nets.nuclei import two_networks
 from secateur.nets.reference import monai_unet
 from secateur.nets.spec import ModelSpec
 from secateur.nets.thinner import thinner
-from secateur.ratio_cells import plan_ratio_cells
 from secateur.recipes import RECIPES
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.recipes.recipe import parse_settings
@@ -24,7 +23,8 @@ from secateur.records import read_record
 from secateur.session import Session
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
-from secateur.sweep import sweep
+from secateur.sweeps.ratios import plan_ratio_cells
+from secateur.sweeps.run import sweep
 from test_cli import run
 
 _TINY = [
@@ -281,7 +281,7 @@ def test_every_row_asked_for_is_a_cell_of_its_own():
 
 
 @pytest.mark.parametrize("measured_before", [True, False])
-def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before):
+def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before, monkeypatch):
     ratios = RatioSweepRecipe(
         compressions=(1, 8), before_recovery=measured_before, small_compressions=(8,), structured_keep_ratios=(0.5,)
     )
@@ -296,6 +296,14 @@ def test_a_sweep_over_ratios_runs_every_cell(tmp_path, measured_before):
     assert before.get("test") != cells["seed-0/network-x8"]["evaluations"]["test"]
     assert {model["name"] for model in record["bench"]["benches"][0]["models"]} == {*cells} - {"seed-0/random-x8"}
     assert (tmp_path / "sweep" / "report.html").is_file()
+    if measured_before:
+        return
+    for stage in ("train", "prune", "sparsify"):  # what is asked for later is measured without training again
+        monkeypatch.setattr(pipeline, stage, None)
+    ratios = ratios.model_copy(update={"before_recovery": True})
+    more = sweep(asked.model_copy(update={"ratios": ratios}), tmp_path / "sweep", Session(["sweep"], resume=True))
+    for cell in more["cells"]:
+        assert set(cell["before_recovery"] or ()) == ({"test"} if cell["kind"] in ("sparse", "pruned") else set())
 
 
 def test_the_small_network_trains_as_long_as_rounds_or_rewinding_do():

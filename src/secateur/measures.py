@@ -63,7 +63,7 @@ def evaluate(
             dense_predictions=dense_predictions,
             predictions=run.path / "predictions" / label if keep_predictions else None,
         )
-    write_record(run.path / _evaluation_name(label), {**record, "source": source})
+    write_record(run.path / evaluation_name(label), {**record, "source": source})
     run.note(session.command)
     return record
 
@@ -157,11 +157,12 @@ def set_label(split: str, source: str | None) -> str:
 
 def _evaluated(run: RunFolder, label: str, source: str | None) -> bool:
     """Whether the predictions on that set are there; sets of one name may come from two places."""
-    path = run.path / _evaluation_name(label)
+    path = run.path / evaluation_name(label)
     return path.is_file() and read_record(path).get("source") == source and (run.path / "predictions" / label).is_dir()
 
 
-def _evaluation_name(label: str) -> str:
+def evaluation_name(label: str) -> str:
+    """The file of a run folder that holds what its network reached on a set."""
     return "evaluation.json" if label == _TEST else f"evaluation.{label}.json"
 
 

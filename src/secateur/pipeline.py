@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from secateur.cost.macs import count_macs, count_params
-from secateur.deploy.extra import require_deploy
+from secateur.deploy.timing import require_packages
 from secateur.errors import InputError, ProofError
 from secateur.measures import bench, evaluate, export, report
 from secateur.nets.spec import ModelSpec
@@ -41,7 +41,7 @@ def main_job(recipe: Recipe, out: Path, session: Session) -> Path:
     Raises:
         InputError: an extra that a later stage needs is missing, before anything is trained.
     """
-    require_deploy()
+    require_packages(recipe.bench.targets)
     require_report()
     dense = train(recipe, out / "dense", session)
     cuts = [sparsify(dense, recipe, out / "sparse", session)] if recipe.task == "nuclei" else []

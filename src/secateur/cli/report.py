@@ -30,7 +30,7 @@ def report(
     from secateur.records import atomic_path, read_record
     from secateur.report.runs.tables import markdown_table, summary_record
     from secateur.store.runs import RunFolder
-    from secateur.sweep import RECORD, report_sweep, sweep_tables
+    from secateur.sweeps.record import RECORD, report_sweep, sweep_tables
 
     page = out or models[-1] / "report.html"
     if any((path / RECORD).is_file() for path in models):

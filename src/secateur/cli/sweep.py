@@ -25,7 +25,7 @@ def sweep(
     """
     from secateur.cli.options import find_recipe, session, write_json
     from secateur.cli.show import show_sweep
-    from secateur.sweep import sweep as run
+    from secateur.sweeps.run import sweep as run
 
     record = run(find_recipe(recipe, settings, data), out, session(resume=resume, overwrite=overwrite))
     show_sweep(record, out)

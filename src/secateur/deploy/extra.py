@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import ModuleType
 
 from secateur.errors import InputError
@@ -19,15 +20,22 @@ def import_extra(name: str) -> ModuleType:
         with _without_usage_reports():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{name} needs the package '{error.name}', which is not installed; run `pip install secateur[deploy]`."
-        ) from error
+        raise InputError(_missing(name, error.name)) from error
 
 
-def require_deploy() -> None:
-    """Import all that files for the runtimes need; `InputError` where a package is missing."""
-    for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
-        import_extra(name)
+def require_extra(*names: str) -> None:
+    """See that packages of the ``deploy`` extra are installed, before long work that ends with them.
+
+    Raises:
+        InputError: a package is not installed.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise InputError(_missing(name, name))
+
+
+def _missing(name: str, package: str | None) -> str:
+    return f"{name} needs the package '{package}', which is not installed; run `pip install secateur[deploy]`."
 
 
 @contextmanager

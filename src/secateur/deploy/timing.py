@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import nn
 
+from secateur.deploy.extra import require_extra
 from secateur.deploy.onnx import Batch, save_onnx, trace_onnx
 from secateur.deploy.runtimes import Array, Runner, Runtime, Target, open_runner
 from secateur.errors import InputError
@@ -48,6 +49,17 @@ class BenchRecipe(BaseModel):
     threads: int = Field(default_factory=_default_threads, ge=1)
     seconds: float = Field(10.0, ge=0)
     frame_shape: tuple[PositiveInt, PositiveInt] = (1024, 1280)
+
+
+def require_packages(targets: Sequence[Target]) -> None:
+    """See that all that ``targets`` need is installed.
+
+    Raises:
+        InputError: a package of the extra ``deploy`` is missing.
+    """
+    for target in targets:
+        if target.runtime is not Runtime.TORCH:
+            require_extra("onnx", "onnxscript", target.runtime.value)
 
 
 @final

@@ -1,8 +1,8 @@
 """From a template of this folder and its variables to one HTML text that opens offline."""
 
-import importlib
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,14 @@ def render(template: str, variables: Mapping[str, Any]) -> str:  # whatever the 
 
 
 def require_report() -> None:
-    """Import the packages of the extra ``report``.
+    """See that the packages of the extra ``report`` are installed, before long work that ends with a page.
 
     Raises:
         InputError: one is missing.
     """
-    for name in ("jinja2", "plotly.offline"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise InputError(
-                f"the report needs {error.name}, which is not installed; `pip install secateur[report]`."
-            ) from error
+    for name in ("jinja2", "plotly"):
+        if find_spec(name) is None:
+            raise InputError(f"the report needs {name}, which is not installed; `pip install secateur[report]`.")
 
 
 def _command_text(command: str | Sequence[str]) -> str:

@@ -22,6 +22,7 @@ class Part:
 
 Cell = tuple[Part, ...]
 NO_CELL: Cell = (Part("\N{EM DASH}", "muted"),)
+NOT_MEASURED: Cell = (Part("not measured", "muted"),)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from secateur.metrics.aggregate import summarize, summarize_difference
 from secateur.records import Record
 from secateur.report.intervals import Interval
 from secateur.report.quantities import Quantity
+from secateur.roles import Role
 
 Values = Mapping[int, NDArray[np.float64]]  # by seed, one metric per case ``(cases,)``; NaN is undefined
 
@@ -78,7 +79,7 @@ def evaluation(cell: Record, label: str, phase: Phase) -> Record | None:
     """What a cell reached on a set; None where it is not done."""
     if cell["status"] != "done":
         return None
-    cut = cell["kind"] in ("sparse", "pruned") and phase is Phase.BEFORE
+    cut = Role(cell["kind"]).is_cut and phase is Phase.BEFORE
     evaluations: Record = (cell["before_recovery"] if cut else cell["evaluations"]) or {}
     found: Record | None = evaluations.get(label)
     return found
@@ -119,11 +120,16 @@ def check_lengths(record: Record, quantities: Sequence[Quantity]) -> None:
     """Hold every evaluation against the cases of its set.
 
     Raises:
-        RecordError: an evaluation lacks a metric, or has not one value for each case.
+        RecordError: an evaluation is of no set of the record, lacks a metric, or has not one value for each case.
     """
     for cell in record["cells"]:
         for evaluations in (cell.get("evaluations"), cell.get("before_recovery")):
             for label, found in (evaluations or {}).items():
+                if label not in record["sets"]:
+                    raise RecordError(
+                        f"cell '{cell['name']}' was measured on '{label}', which is not among the sets of the record "
+                        f"({', '.join(record['sets'])}); run `secateur sweep` again with --resume."
+                    )
                 wanted = len(record["sets"][label]["ids"])
                 for quantity in quantities:
                     count = len(found.get(quantity.key, ()))

@@ -8,6 +8,7 @@ from secateur.report.findings import Finding
 from secateur.report.runs.records import validation_score
 from secateur.report.sweeps.grid import Cell, Part, Table, error_text, plain
 from secateur.report.timings import Setup, Timing, latency_text, timings_beside
+from secateur.roles import Role
 
 
 def set_name(record: Record, label: str) -> str:
@@ -121,7 +122,7 @@ def _cell_row(cell: Record) -> tuple[Cell, ...]:
         "failed": Part(f"failed: {error_text(cell)}", "error"),
         "waiting": Part("not run", "muted"),
     }[cell["status"]]
-    done, cut = cell["status"] == "done", cell["kind"] in ("pruned", "sparse")
+    done, cut = cell["status"] == "done", Role(cell["kind"]).is_cut
     trained = done and (not cut or cell["recovered"])
     return (
         plain(cell["name"]),

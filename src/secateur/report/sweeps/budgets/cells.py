@@ -1,12 +1,13 @@
 """The cells of a sweep, grouped by what was done alike, and their Dice pooled over dense trainings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from secateur.errors import RecordError
 from secateur.records import Record
+from secateur.report import rounding
 from secateur.report.quantities import DICE
 from secateur.report.sweeps.pooling import (
     Difference,
@@ -18,6 +19,9 @@ from secateur.report.sweeps.pooling import (
     pool,
     read_values,
 )
+from secateur.roles import Distilled, Match, Role, Sampled, Scratch, variant_from_record
+
+_MATCHED = {Match.EPOCHS: "equal epochs", Match.MACS: "equal training MACs"}
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,13 @@ class Arm:
     """What is done alike at every budget: one row of a table, one line of a figure.
 
     Attributes:
-        kind: ``dense``, ``pruned`` or ``scratch``.
+        role: dense, pruned or from scratch.
         criterion: what chose the channels; of ``scratch``, whose shape is trained.
         variant: in what it differs from the plain arm of its criterion, in words.
         samples: scoring samples, where they are the variant.
     """
 
-    kind: str
+    role: Role
     criterion: str | None = None
     variant: str | None = None
     samples: int | None = None
@@ -40,12 +44,12 @@ class Arm:
     def label(self) -> str:
         """In words, for a row or a legend."""
         if self.criterion is None:
-            return self.kind
-        words = [self.criterion if self.kind == "pruned" else f"from scratch in {self.criterion}'s shape"]
+            return self.role.value
+        words = [self.criterion if self.role is Role.PRUNED else f"from scratch in {self.criterion}'s shape"]
         return ", ".join([*words, *([self.variant] if self.variant else [])])
 
 
-DENSE = Arm("dense")
+DENSE = Arm(Role.DENSE)
 Place = tuple[Arm, float | None]  # arm and share to keep, None for the dense network
 _Key = tuple[str, Phase, Arm, float | None]  # label of a set before a place
 
@@ -78,7 +82,7 @@ class Sweep:
     @property
     def leading(self) -> Arm:
         """The plain arm of the first criterion of the recipe."""
-        return Arm("pruned", self.record["recipe"]["sweep"]["criteria"][0])
+        return Arm(Role.PRUNED, self.record["recipe"]["sweep"]["criteria"][0])
 
     def cells(self, arm: Arm, keep_ratio: float | None, phase: Phase) -> tuple[Record, ...]:
         """The cells of a place that are, or are to be, measured in ``phase``."""
@@ -138,15 +142,15 @@ def read_sweep(record: Record) -> Sweep:
 
 
 def _arm(cell: Record) -> Arm:
-    variant: Record = cell["variant"] or {}
-    words: str | None
-    if "samples" in variant:
-        words = f"{variant['samples']} scoring sample{'s' * (variant['samples'] != 1)}"
-    elif "matched" in variant:
-        words = {"epochs": "equal epochs", "macs": "equal training MACs"}.get(variant["matched"], variant["matched"])
-    else:
-        words = variant.get("kind")
-    return Arm(cell["kind"], cell["criterion"], words, variant.get("samples"))
+    plain = Arm(Role(cell["kind"]), cell["criterion"])
+    match variant_from_record(cell["variant"]):
+        case Sampled(count):
+            return replace(plain, variant=rounding.plural(count, "scoring sample"), samples=count)
+        case Scratch(matched=matched):
+            return replace(plain, variant=_MATCHED[matched])
+        case Distilled():
+            return replace(plain, variant="distilled")
+    return plain
 
 
 def _rank(arm: Arm, criteria: Sequence[str]) -> tuple[int, int, str]:
@@ -162,12 +166,13 @@ def _of_phase(cells: Sequence[Record], phase: Phase) -> tuple[Record, ...]:
 
 
 def _belongs(cell: Record, phase: Phase) -> bool:
-    if cell["kind"] == "dense":
+    role = Role(cell["kind"])
+    if role is Role.DENSE:
         return True
     if phase is Phase.AFTER:
-        return bool(cell["kind"] == "scratch" or cell["recovered"])
+        return role is Role.SCRATCH or bool(cell["recovered"])
     # distillation begins after the cut, which is that of the plain arm
-    return bool(cell["kind"] == "pruned" and (cell["variant"] or {}).get("kind") != "distilled")
+    return role is Role.PRUNED and not isinstance(variant_from_record(cell["variant"]), Distilled)
 
 
 def _pool(cells: Sequence[Record], label: str, phase: Phase) -> Reached | None:

@@ -11,10 +11,10 @@ from secateur.report.sweeps.budgets.tables import compared_arms
 from secateur.report.sweeps.figures import level, style, traces
 from secateur.report.sweeps.pooling import Phase, Pooled
 from secateur.report.timings import Timing
+from secateur.roles import Role
 
 _SHIFT = 0.009  # decades between neighbours of one budget
 _VARIANTS = ("circle-open", "square-open", "hexagram-open", "triangle-left-open")
-_FADED = 0.7  # opacity of single seeds
 
 
 def dice_curves(sweep: Sweep, label: str, phase: Phase) -> Figure | None:
@@ -50,7 +50,7 @@ def samples_curves(sweep: Sweep, label: str) -> Figure | None:
     series: dict[Place, list[Arm]] = {}
     for arm, ratio in sweep.places:
         if arm.samples is not None:
-            series.setdefault((Arm("pruned", arm.criterion), ratio), []).append(arm)
+            series.setdefault((Arm(Role.PRUNED, arm.criterion), ratio), []).append(arm)
     data, levels = [], []
     for number, ((plain, ratio), arms) in enumerate(series.items()):
         for phase in Phase:

@@ -9,6 +9,7 @@ from secateur.report.markdown import as_markdown
 from secateur.report.sweeps.budgets.cells import DENSE, Arm, Place, Sweep
 from secateur.report.sweeps.grid import (
     NO_CELL,
+    NOT_MEASURED,
     Cell,
     Part,
     Table,
@@ -21,6 +22,7 @@ from secateur.report.sweeps.grid import (
 from secateur.report.sweeps.pooling import Phase
 from secateur.report.sweeps.record import read_latencies, set_name
 from secateur.report.timings import Setup
+from secateur.roles import Role
 
 _BASELINES = ("random", "uniform", "l2")
 
@@ -90,7 +92,7 @@ def compact_table(sweep: Sweep) -> str:
             found = sweep.at(label, Phase.AFTER, arm, ratio)
             above = sweep.difference((arm, ratio), (DENSE, None), label=label, phase=Phase.AFTER)
             mean = (Part(rounding.score(found.dice.mean)),) if found else ()
-            row.append(markdown_cell((*mean, *unfinished(cells, why=False))))
+            row.append(markdown_cell((*mean, *unfinished(cells, why=False)) or NOT_MEASURED))
             row.append(interval_text(above.interval, signed=True) if above and arm != DENSE else "")
         rows.append(row + ([_speedup_text(sweep.record, speed, cells)] if speed else []))
     return as_markdown(header, rows)
@@ -104,7 +106,7 @@ def _compact_places(sweep: Sweep) -> list[Place]:
         for arm in sweep.arms(Phase.AFTER):
             cells = sweep.cells(arm, ratio, Phase.AFTER)
             everywhere = arm.variant is None and arm.criterion in _BASELINES and len(cells) == len(dense)
-            if cells and (arm == sweep.leading or arm.kind == "scratch" or everywhere):
+            if cells and (arm == sweep.leading or arm.role is Role.SCRATCH or everywhere):
                 places.append((arm, ratio))
     return places
 
@@ -143,7 +145,7 @@ def _result_cell(sweep: Sweep, label: str, phase: Phase, arm: Arm, keep_ratio: f
             [Part(f"lost {rounding.share_text(found.lost, found.seen)}", "muted")] if found.seen is not None else []
         )
         parts.append(Part(f"false {rounding.share_text(found.false_frames, found.frames)}", "muted"))
-    return (*parts, *unfinished(cells))
+    return (*parts, *unfinished(cells)) or NOT_MEASURED
 
 
 def _comparison_table(sweep: Sweep, label: str, phase: Phase) -> Table:

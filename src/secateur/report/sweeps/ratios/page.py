@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from secateur.records import Record
 from secateur.report import rounding
-from secateur.report.findings import SYNTHETIC, ZEROS_ARE_NOT_SPEED, caution
+from secateur.report.findings import ZEROS_ARE_NOT_SPEED
 from secateur.report.rendering import render
+from secateur.report.sweeps.contents import contents, protocol
 from secateur.report.sweeps.figures import drawn
 from secateur.report.sweeps.grid import Table, tables_markdown
 from secateur.report.sweeps.pooling import Phase
@@ -25,7 +24,7 @@ from secateur.report.sweeps.ratios.tables import (
     size_table,
 )
 from secateur.report.sweeps.ratios.wording import comparisons_made, not_run, ratio_findings
-from secateur.report.sweeps.record import cells_table, latency_table, progress, seconds_text, set_name, surroundings
+from secateur.report.sweeps.record import cells_table, latency_table, set_name
 from secateur.report.tasks.nuclei import NUCLEI
 
 
@@ -87,32 +86,25 @@ def compact(record: Record) -> str:
 
 def _contents(sweep: RatioSweep) -> dict[str, Any]:  # the template's variables
     record = sweep.record
-    labels = cell_labels(sweep)
-    few = (caution(len(each["ids"])) for each in record["sets"].values())
-    findings = [(set_name(record, label), ratio_findings(sweep, label)) for label in record["sets"]]
     maps = [(f"Weights left per layer, {line.label}", density_map(sweep, line)) for line in PRUNED]
     sizes = [("Size on disk", disk_curves(sweep)), ("MACs left", macs_curves(sweep))]
     return {
-        "title": f"Sweep: {record['name']}",
-        "synthetic": SYNTHETIC if record["synthetic"] else None,
-        "record": record,
+        **contents(
+            record,
+            expected={"bench": "latency"},
+            score=NUCLEI.validation,
+            findings=lambda label: ratio_findings(sweep, label),
+        ),
         "reference": reference_name(sweep),
-        "progress": progress(record, expected={"bench": "latency"}),
-        "failures": [cell for cell in record["cells"] if cell["status"] == "failed"],
-        "findings": [(name, found) for name, found in findings if found],
         "honest": ZEROS_ARE_NOT_SPEED,
         "comparisons": comparisons_made(sweep),
-        "cautions": list(dict.fromkeys(text for text in few if text)),
         "sets": [_set_contents(sweep, label) for label in record["sets"]],
         "maps": drawn(maps),
         "sizes": drawn(sizes),
         "size_table": size_table(sweep),
-        "latency": latency_table(record, labels),
-        "cells": cells_table(record["cells"], score=NUCLEI.validation),
-        "seconds": seconds_text(record["cells"]),
+        "latency": latency_table(record, cell_labels(sweep)),
         "not_run": not_run(record),
         "protocol": _protocol(record),
-        "recipe": yaml.safe_dump(record["recipe"], sort_keys=False),
     }
 
 
@@ -137,18 +129,17 @@ def _known(found: Table | None) -> list[Table]:
 def _protocol(record: Record) -> list[tuple[str, str]]:
     recipe = record["recipe"]
     ratios, sparsity = recipe["ratios"], recipe["sparsity"]
-    recovery = sparsity["recovery"]
     structured = ", ".join(rounding.percent(share) for share in ratios["structured_keep_ratios"])
-    return [
-        ("Seeds", ", ".join(str(seed) for seed in ratios["seeds"])),
-        ("Scopes", ", ".join(ratios["scopes"])),
-        ("Ratios", ", ".join(rounding.ratio(ratio) for ratio in ratios["compressions"])),
-        ("Whole filters", f"{recipe['pruning']['criterion']}, {structured} of the MACs" if structured else "none"),
-        ("Dense training", f"{recipe['training']['epochs']} epochs"),
-        ("Recovery", f"{recovery['epochs']} epochs" if recovery else "none"),
-        ("Rounds", str(sparsity["rounds"])),
-        ("Output layers", "pruned too" if sparsity["outputs"] else "stay whole"),
-        ("Trained on", f"{recipe['data']['source']}, windows of {recipe['data']['size']} pixels a side"),
-        ("Evaluated on", "; ".join(set_name(record, label) for label in record["sets"])),
-        *surroundings(record),
-    ]
+    filters = f"{recipe['pruning']['criterion']}, {structured} of the MACs" if structured else "none"
+    return protocol(
+        record,
+        seeds=ratios["seeds"],
+        compared={
+            "Scopes": ", ".join(ratios["scopes"]),
+            "Ratios": ", ".join(rounding.ratio(ratio) for ratio in ratios["compressions"]),
+            "Whole filters": filters,
+        },
+        recovery=sparsity["recovery"],
+        cut={"Rounds": str(sparsity["rounds"]), "Output layers": "pruned too" if sparsity["outputs"] else "stay whole"},
+        frames="windows",
+    )

@@ -18,6 +18,7 @@ from secateur.report.sweeps.pooling import (
     pool,
     read_values,
 )
+from secateur.roles import Role, Small, Weights, variant_from_record
 
 OUTPUTS = (SEMANTIC_DICE, CORRELATION, MSE, AJI, PQ, INSTANCE_DICE)  # of the branches, then of both together
 
@@ -119,9 +120,10 @@ class RatioSweep:
         return difference(ours, theirs, quantity)
 
     def _belongs(self, cell: Record, phase: Phase) -> bool:
-        if cell["kind"] == "dense":
+        role = Role(cell["kind"])
+        if role is Role.DENSE:
             return True
-        if cell["kind"] == "small":
+        if role is Role.SMALL:
             return phase is self.main_phase
         if phase is Phase.AFTER:
             return bool(cell["recovered"])
@@ -142,18 +144,17 @@ def read_ratios(record: Record) -> RatioSweep:
 
 
 def _place(cell: Record) -> Place:
-    variant: Record = cell["variant"] or {}
-    if cell["kind"] == "dense":
-        return DENSE, 1.0
-    if cell["kind"] == "pruned":
+    if cell["kind"] == Role.PRUNED:
         return FILTERS, 1 / cell["keep_ratio"]
-    ratio = float(variant["compression"])
-    if cell["kind"] == "small":
-        return SMALL, ratio
-    if "branch" in variant:
-        return Line(variant["branch"], f"{variant['branch']} branch alone"), ratio
-    if variant["score"] == "random":
-        return RANDOM, ratio
-    if ratio == 1:
-        return CONTROL, ratio
-    return (LAYER if variant["scope"] == LAYER.key else NETWORK), ratio
+    match variant_from_record(cell["variant"]):
+        case Small(ratio):
+            return SMALL, ratio
+        case Weights(compression=ratio, branch=str(branch)):
+            return Line(branch, f"{branch} branch alone"), ratio
+        case Weights(compression=ratio, score="random"):
+            return RANDOM, ratio
+        case Weights(compression=1):
+            return CONTROL, 1.0
+        case Weights(scope, ratio):
+            return (LAYER if scope == LAYER.key else NETWORK), ratio
+    return DENSE, 1.0

@@ -8,6 +8,7 @@ from secateur.report.markdown import as_markdown
 from secateur.report.quantities import Quantity
 from secateur.report.sweeps.grid import (
     NO_CELL,
+    NOT_MEASURED,
     Cell,
     Part,
     Table,
@@ -183,13 +184,15 @@ def cell_labels(sweep: RatioSweep) -> dict[str, str]:
 
 
 def _limit_cell(limit: Limit, quantity: Quantity, *, relative: bool) -> Cell:
-    """The limit, what is lost there, and where it ends; nothing where nothing was tested."""
+    """The limit and what is lost there; then, by its ratio, what is lost where it ends and where it holds again."""
     parts = [Part(limit_text(limit), "strong")] if limit.plain or limit.broken else []
-    if limit.plain:
-        parts.append(Part(_loss_text(limit.plain, quantity, relative=relative)))
-    if limit.broken:
-        ratio = rounding.ratio(limit.broken.ratio)
-        parts.append(Part(f"{ratio}: {_loss_text(limit.broken, quantity, relative=relative)}", "muted"))
+    if limit.unbroken:
+        parts.append(Part(_loss_text(limit.unbroken, quantity, relative=relative)))
+    again = None if limit.plain == limit.unbroken else limit.plain
+    for loss in (limit.broken, again):
+        if loss:
+            ratio = rounding.ratio(loss.ratio)
+            parts.append(Part(f"{ratio}: {_loss_text(loss, quantity, relative=relative)}", "muted"))
     return tuple(parts)
 
 
@@ -250,7 +253,7 @@ def _result(sweep: RatioSweep, place: Place, label: str, phase: Phase, quantity:
         if len(found.by_seed) > 1:
             seeds = ", ".join(quantity.text(value) for value in found.by_seed.values())
             parts.append(Part(f"seeds: {seeds}", "muted"))
-    return (*parts, *unfinished(cells))
+    return (*parts, *unfinished(cells)) or NOT_MEASURED
 
 
 def _done(cells: Sequence[Record]) -> list[Record]:

@@ -136,7 +136,8 @@ def _limits(sweep: RatioSweep, label: str, quantity: Quantity) -> Finding | None
     for line in PRUNED:
         limit = relative_limit(losses(sweep, line, label, phase, quantity))
         if limit.plain or limit.broken:
-            seeds = f", {rounding.plural(limit.plain.seeds, 'training')}" if limit.plain else ""
+            named = limit.unbroken or limit.plain
+            seeds = f", {rounding.plural(named.seeds, 'training')}" if named else ""
             parts.append(f"{line.label} {limit_text(limit)}{seeds}")
     if not parts:
         return None

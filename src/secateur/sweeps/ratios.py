@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from secateur.cells import Cell, Kind, cut_cell, dense_cell
 from secateur.nets.thinner import thinner
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.recipes.recipe import Recipe
+from secateur.roles import Role, Small, Weights
+from secateur.sweeps.cells import Cell, cut_cell, dense_cell
 from secateur.train.recipe import trained_epochs
 
 
@@ -30,14 +31,13 @@ def _scopes(dense: Cell, ratios: RatioSweepRecipe, compression: float) -> list[C
 
 def _sparse(dense: Cell, scope: str, compression: float, *, score: str = "magnitude") -> Cell:
     settings = {"sparsity.scope": scope, "sparsity.compression": compression, "sparsity.score": score}
-    variant = {"kind": "weights", "scope": scope, "compression": compression, "score": score}
     return Cell(
         name=f"seed-{dense.seed}/{scope if score == 'magnitude' else score}-x{compression:g}",
-        kind=Kind.SPARSE,
+        role=Role.SPARSE,
         seed=dense.seed,
         recipe=dense.recipe.with_settings(settings),
         needs=dense.name,
-        variant=variant,
+        variant=Weights(scope, compression, score),
     )
 
 
@@ -48,7 +48,7 @@ def _branch(dense: Cell, branch: str, compression: float) -> Cell:
         cell,
         name=f"seed-{dense.seed}/{branch}-x{compression:g}",
         recipe=cell.recipe.with_settings({"sparsity.branches": [branch]}),
-        variant={**(cell.variant or {}), "branch": branch},
+        variant=Weights("layer", compression, "magnitude", branch),
     )
 
 
@@ -58,8 +58,8 @@ def _small(dense: Cell, compression: float) -> Cell:
     own = dense.recipe.with_settings({"training.epochs": epochs})
     return Cell(
         name=f"seed-{dense.seed}/small-x{compression:g}",
-        kind=Kind.SMALL,
+        role=Role.SMALL,
         seed=dense.seed,
         recipe=own.model_copy(update={"network": thinner(own.network, compression)}),
-        variant={"kind": "small", "compression": compression, "epochs": epochs},
+        variant=Small(compression, epochs),
     )
