@@ -1,5 +1,6 @@
 """Single weights from the command line to the run folder: what leaves, what stays gone, what is stored and refused."""
 
+import json
 import re
 import shutil
 
@@ -19,7 +20,7 @@ from secateur.nets.thinner import thinner
 from secateur.recipes import RECIPES
 from secateur.recipes.ratios import RatioSweepRecipe
 from secateur.recipes.recipe import parse_settings
-from secateur.records import read_record
+from secateur.records import read_record, write_record
 from secateur.session import Session
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
@@ -173,6 +174,9 @@ def test_the_command_line_from_training_to_export(tmp_path, monkeypatch, capsys)
         (("--granularity", "weight", "--compression", 0.5), "greater than or equal to 1"),
         (("--granularity", "weight", "--compression", 1e9), "leaves nothing of"),
         (("--granularity", "weight", "--scope", "2:4", "--compression", 8), "has the compression 2, not 8"),
+        (("--granularity", "weight", "--scope", "2:4", "--compression", 8), "not 8.\n"),  # and not the whole recipe
+        (("--granularity", "weight", "--scope", "2:4", "--rounds", 2), "2:4 is whole at once"),
+        (("--granularity", "weight", "--set", "sparsity.scope=2:4"), "has the compression 2, not 5.\n"),
         (("--granularity", "weight", "--branch", "semantc"), "the nearest are semantic"),
         (("--granularity", "weight", "--set", "task=polyp"), "reads only sparsity;"),
     ],
@@ -238,6 +242,81 @@ def test_binary_masks_are_taken_by_request(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "refused").exists()
     code, _, _ = run(monkeypatch, capsys, *train, "--set", "data.marking=binary", "--out", tmp_path / "dense")
     assert code == 0
+    code, _, err = run(
+        monkeypatch, capsys, "evaluate", tmp_path / "dense", "--data", tmp_path / "data", "--marking", "labels"
+    )
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "--marking binary" in err
+    code, _, _ = run(
+        monkeypatch, capsys, "evaluate", tmp_path / "dense", "--data", tmp_path / "data", "--marking", "binary"
+    )
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "labels", "words"),
+    [
+        ("test", lambda labels: (labels > 0) * 255, "beside it numbers its nuclei"),
+        ("train", np.zeros_like, "holds a nucleus"),
+    ],
+)
+def test_masks_that_are_none_are_found_before_training(tmp_path, monkeypatch, capsys, split, labels, words):
+    splits = {"train": ["t0", "t1"], "val": ["t2"], "test": ["t3"]}
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for number in range(4):
+        image, truth = SyntheticTile(f"t{number}", (0, 0, number), 64).read()
+        truth = labels(truth) if f"t{number}" in splits[split] else truth
+        Image.fromarray(image).save(tmp_path / "data" / "images" / f"t{number}.png")
+        Image.fromarray(truth.astype(np.uint8)).save(tmp_path / "data" / "masks" / f"t{number}.png")
+    (tmp_path / "data" / "splits.json").write_text(json.dumps(splits))
+    train = ("train", "--task", "nuclei", "--recipe", "nuclei-demo", *_SET, "--data", tmp_path / "data")
+    code, _, err = run(monkeypatch, capsys, *train, "--out", tmp_path / "out")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert words in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["prune", "evaluate"])
+def test_a_dense_run_that_has_not_ended_is_refused(folder, tmp_path, monkeypatch, capsys, command):
+    shutil.copytree(folder / "dense", tmp_path / "dense")
+    record = read_record(tmp_path / "dense" / "run.json")
+    unfinished = {key: value for key, value in record.items() if key not in ("training", "constants")}
+    write_record(tmp_path / "dense" / "run.json", unfinished)
+    out = ("--granularity", "weight", "--out", tmp_path / "out") if command == "prune" else ()
+    code, _, err = run(monkeypatch, capsys, command, tmp_path / "dense", *out)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "has not ended; run its command again with --resume" in err
+
+
+def test_the_watershed_is_chosen_on_validation_alone(tmp_path, monkeypatch):
+    seen = []
+
+    def tuned(task, dense, cases):
+        seen.extend(case.id for case in cases)
+        return task
+
+    monkeypatch.setattr("secateur.tasks.nuclei.NucleiTask.tuned", tuned)
+    pipeline.train(recipe("training.epochs=1"), tmp_path / "dense", Session(["train"]))
+    assert seen == ["synthetic-val-0000", "synthetic-val-0001"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("ratios.compressions=[1, 1000000]",), "leaves nothing of"),
+        (("ratios.branches=[semantc]", "ratios.branch_compressions=[2]"), "the nearest are semantic"),
+        (("data.source=/nowhere",), "/nowhere"),
+    ],
+)
+def test_an_impossible_sweep_is_refused_before_anything_is_made(tmp_path, settings, words):
+    with pytest.raises(InputError, match=words):
+        sweep(
+            RECIPES["nuclei-study"]().with_settings(parse_settings([*_TINY, "data.source=synthetic", *settings])),
+            tmp_path / "out",
+            Session(["sweep"]),
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_for_another_task_is_refused(tmp_path, monkeypatch, capsys):

@@ -31,6 +31,7 @@ def evaluate(
     *,
     split: str = _TEST,
     source: str | None = None,
+    marking: str | None = None,
     before_recovery: bool = False,
     keep_predictions: bool = True,
 ) -> Record:
@@ -41,8 +42,9 @@ def evaluate(
     with; a sweep keeps the dense networks' alone.
     """
     recipe = read_run_recipe(run)
-    data = recipe.data if source is None else recipe.data.model_copy(update={"source": source})
-    task = tuned_task(run, recipe)
+    other = {"source": source, "marking": marking}
+    recipe = recipe.with_settings({f"data.{key}": value for key, value in other.items() if value is not None})
+    data, task = recipe.data, tuned_task(run, recipe)
     cases = task.load_cases(data)
     if split not in cases:
         raise InputError(f"there is no split {split!r}; give one of {', '.join(cases)}.")
@@ -51,7 +53,7 @@ def evaluate(
     parent = parent_of(run)
     if parent is not None:
         if not _evaluated(parent, label, source):
-            evaluate(parent, session, split=split, source=source)
+            evaluate(parent, session, split=split, source=source, marking=marking)
         dense_predictions = parent.path / "predictions" / label
     model = load(_last_cut(run, recipe) if before_recovery else run.path)
     label = f"before-recovery-{label}" if before_recovery else label

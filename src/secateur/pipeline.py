@@ -23,7 +23,7 @@ from secateur.recipes.recipe import Recipe, read_recipe
 from secateur.records import Record, write_record
 from secateur.report.rendering import require_report
 from secateur.rounds import PruningJob, prune_in_rounds, trace_within_reach, training_record
-from secateur.session import Session, decisive, parent_of, read_run_recipe, require_side, task_of
+from secateur.session import Session, decisive, parent_of, read_run_recipe, require_side, require_trained, task_of
 from secateur.sparsify import SparsityJob, require_rewindable, sparsify_in_rounds, weights_within_reach
 from secateur.store.networks import load, read_architecture, save
 from secateur.store.runs import RunFolder
@@ -66,6 +66,9 @@ def train(recipe: Recipe, out: Path, session: Session, *, shape_of: RunFolder | 
     require_side(model, recipe.data.size)
     task.require(model)
     train_set, val_set = _training_sets(task, cases, recipe, session, seed=seed)
+    with watched(cases["test"], "read test", session.console) as shown:
+        for case in shown:  # training does not need them, the evaluation after it does
+            case.read()
     role, parent = ("dense", None) if shape_of is None else ("scratch", parent_of(shape_of))
     run = _begin(out, recipe, cases, session, role=role, parent=parent, seed=seed)
     result = fit(
@@ -198,6 +201,7 @@ def _ground(dense: RunFolder, recipe: Recipe, out: Path) -> _Ground:
     spec, earlier = read_architecture(dense.path)
     if earlier is not None or dense.run["role"] == "sparse":
         raise InputError(f"{dense.path} holds a pruned network; give the run folder of a dense one.")
+    require_trained(dense)
     asked, given = (decisive(each, "dense") for each in (recipe, read_run_recipe(dense)))
     changed = [section for section in asked if asked[section] != given[section]]
     if changed:
@@ -231,7 +235,7 @@ def _untrained(recipe: Recipe, shape_of: RunFolder | None) -> tuple[nn.Module, M
     if shape_of is not None:
         spec, plan = read_architecture(shape_of.path)
         if plan is None:
-            raise InputError(f"{shape_of.path} holds a dense network; give the run folder of a pruned one.")
+            raise InputError(f"no filters left the network in {shape_of.path}; give the run folder of a pruned one.")
         if decisive(recipe.model_copy(update={"network": spec}), "scratch") != decisive(recipe, "scratch"):
             raise InputError(
                 f"{shape_of.path} was cut from another network than the recipe names; give one that names it, such as "

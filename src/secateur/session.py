@@ -53,7 +53,14 @@ def task_of(recipe: Recipe) -> Task:
 def tuned_task(run: RunFolder, recipe: Recipe) -> Task:
     """The same with the constants that were chosen on validation of the dense network, for whatever was cut from it."""
     dense = parent_of(run) or run
+    require_trained(dense)
     return task_of(recipe).with_constants(dense.run.get("constants", {}))
+
+
+def require_trained(run: RunFolder) -> None:
+    """Refuse a run whose training, with all that is chosen after it, has not ended."""
+    if "training" not in run.run:
+        raise InputError(f"the training of {run.path} has not ended; run its command again with --resume first.")
 
 
 def parent_of(run: RunFolder) -> RunFolder | None:

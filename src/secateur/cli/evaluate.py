@@ -1,7 +1,7 @@
 """``secateur evaluate``: every case of a split, measured."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,10 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Run folder.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     data: Data = None,
+    marking: Annotated[
+        Literal["labels", "binary"] | None,
+        typer.Option(help="Of nuclei in --data: labels, or binary, of which every component counts as one."),
+    ] = None,
     before_recovery: Annotated[bool, typer.Option(help="Measure the network as its last cut left it.")] = False,
     json: Json = None,
 ) -> None:
@@ -24,6 +28,7 @@ def evaluate(
     from secateur.cli.show import show_evaluation
     from secateur.store.runs import RunFolder
 
-    record = measures.evaluate(RunFolder(model), session(), split=split, source=data, before_recovery=before_recovery)
+    run, called = RunFolder(model), session()
+    record = measures.evaluate(run, called, split=split, source=data, marking=marking, before_recovery=before_recovery)
     show_evaluation(record)
     write_json(json, record)

@@ -79,7 +79,7 @@ def show_sparsity(record: Record, out: Path) -> None:
         soft_wrap=True,
     )
     _console.print(
-        f"on disk {sizes['compressed_bytes']:,} bytes; as dense safetensors {sizes['dense_bytes']:,}, "
+        f"on disk {sizes['compressed_bytes']:,} bytes; the same network as a plain file {sizes['dense_bytes']:,}, "
         f"gzip of that {sizes['gzip_bytes']:,}",
         soft_wrap=True,
     )

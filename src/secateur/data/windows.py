@@ -15,6 +15,7 @@ from secateur.data.cases import CaseId, ImageArray
 from secateur.data.distance import distance_targets
 from secateur.data.instances import InstanceCase
 from secateur.data.stain import jitter_stains
+from secateur.errors import DataError
 
 
 def to_tensor(image: ImageArray) -> Tensor:
@@ -93,16 +94,21 @@ class NucleiSet(Dataset[tuple[Tensor, Tensor]]):
         seed: draws the views.
 
     Raises:
-        DataError: a case cannot be read.
+        DataError: a case cannot be read, or none holds a nucleus.
     """
 
     def __init__(self, cases: Iterable[InstanceCase], *, size: int, augment: bool, seed: int = 0) -> None:
-        ids, tiles, places = [], [], []
+        ids, tiles, places, nuclei = [], [], [], []
         for number, case in enumerate(cases):
             image, labels = case.read()
             ids.append(case.id)
+            nuclei.append(bool(labels.any()))
             tiles.append(_tile(image, distance_targets(labels), size))
             places += [(turn, number, corner) for turn, corner in enumerate(_grid(tiles[-1].image.shape[1:], size))]
+        if tiles and not any(nuclei):
+            raise DataError(
+                f"none of the {len(tiles)} cases of a split holds a nucleus ({ids[0]}, ...); are these the right masks?"
+            )
         self.ids: tuple[CaseId, ...] = tuple(ids)
         self._tiles = tuple(tiles)
         self._places = tuple((number, corner) for _, number, corner in sorted(places))

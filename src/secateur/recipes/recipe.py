@@ -1,5 +1,6 @@
 """The whole of a run's settings as frozen data: one YAML file, unknown keys fail."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from secateur.recipes.sparsity import SparsityRecipe
 from secateur.recipes.sweep import SweepRecipe
 from secateur.records import atomic_path
 from secateur.train.recipe import TrainRecipe
+
+_PATTERN = re.compile(r"\d+:\d+")  # 2:4, which YAML would read as a number to the base of 60
 
 
 class Recipe(BaseModel):
@@ -85,7 +88,8 @@ def parse_recipe(values: object, source: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{source}: {where}: {first['msg']} (given: {first['input']!r}).") from error
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        raise RecipeError(f"{source}: {where}: {first['msg']}{given}.") from error
 
 
 def parse_settings(pairs: Sequence[str], *, sections: Sequence[str] | None = None) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def parse_settings(pairs: Sequence[str], *, sections: Sequence[str] | None = Non
                 f"it out."
             )
         try:
-            settings[key] = yaml.safe_load(text)
+            settings[key] = text if _PATTERN.fullmatch(text) else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {key}: {text!r} is not a value ({' '.join(str(error).split())}).") from error
     return settings

@@ -17,6 +17,7 @@ from secateur.report.rendering import require_report
 from secateur.session import Session
 from secateur.store.runs import RunFolder
 from secateur.sweeps.cells import Cell
+from secateur.sweeps.check import require_possible
 from secateur.sweeps.folder import Status, SweepFolder, is_made
 from secateur.sweeps.making import make_network, measure
 from secateur.sweeps.pace import announcement
@@ -50,13 +51,14 @@ def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
 
     Raises:
         InputError: the folder exists and ``session`` does not resume, or it holds a sweep of other settings; two sets
-            have one name; a package of the extras ``deploy`` and ``report`` is missing; or cuts over budgets are to be
-            compared for another task than polyps.
+            have one name; data, network or a cut are impossible (`require_possible`); a package of the extras
+            ``deploy`` and ``report`` is missing; or cuts over budgets are to be compared for another task than polyps.
         CheckError: a cell failed; record and page are written.
     """
     require_packages(recipe.bench.targets)
     require_report()
     plan = plan_sweep(recipe)
+    require_possible(plan)
     folder = SweepFolder(out, plan, started=time.time())
     folder.begin(session)
     job = _Job(plan, folder, replace(session, resume=True, overwrite=False))
