@@ -32,6 +32,9 @@ _TINY = [
     "network.kwargs.widths=[4, 8, 12]", "data.size=32", "data.train=3", "data.val=2", "data.test=2",
     "training.epochs=2", "training.keep_epoch=1", "sparsity.recovery.epochs=1", "bench.seconds=0",
 ]  # fmt: skip
+_NO_BASELINES = [
+    f"ratios.{key}=[]" for key in ("random_compressions", "small_compressions", "branch_compressions", "branches")
+]
 _SET = [part for setting in _TINY for part in ("--set", setting)]
 
 
@@ -304,7 +307,10 @@ def test_the_watershed_is_chosen_on_validation_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("ratios.compressions=[1, 1000000]",), "leaves nothing of"),
+        (
+            ("ratios.compressions=[1, 1000000]", "ratios.repeated_compressions=null", *_NO_BASELINES),
+            "leaves nothing of",
+        ),
         (("ratios.branches=[semantc]", "ratios.branch_compressions=[2]"), "the nearest are semantic"),
         (("data.source=/nowhere",), "/nowhere"),
     ],

@@ -16,6 +16,7 @@ from secateur.report.sweeps.ratios.results import OUTPUTS, PRUNED, RatioSweep, r
 from secateur.report.sweeps.ratios.tables import (
     cell_labels,
     compact_table,
+    compared_lines,
     comparison_tables,
     filters_table,
     limits_table,
@@ -75,10 +76,12 @@ def compact(record: Record) -> str:
         RecordError: the record contradicts itself.
     """
     sweep = read_ratios(record)
+    lines = {line.label: ", ".join(map(rounding.ratio, sweep.ratios(line))) for line in compared_lines(sweep)}
+    tested = "; ".join(f"{name} {ratios}" for name, ratios in lines.items())
     legend = (
-        f"The largest of the ratios tested such that none up to it loses 2 % of the mean of “{reference_name(sweep)}” "
-        f"or more, the loss there, and the smallest ratio that loses more, with 95 % intervals over cases. The paper: "
-        f"layer-wise, on other data with other networks, by metrics that its abstract does not name."
+        f"The largest ratio such that none tested up to it loses 2 % of the mean of “{reference_name(sweep)}” or more, "
+        f"the change there, and at the first ratio that loses more. Tested: {tested}. The paper: layer-wise, on other "
+        f"data with other networks, by metrics that its abstract does not name."
     )
     tables = {label: compact_table(sweep, label) for label in record["sets"]}
     return "\n".join(f"{set_name(record, label)}. {legend}\n\n{table}" for label, table in tables.items())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from secateur.records import Record
 from secateur.report import rounding
 from secateur.report.markdown import as_markdown
-from secateur.report.quantities import Quantity
+from secateur.report.quantities import AJI, CORRELATION, SEMANTIC_DICE, Quantity
 from secateur.report.sweeps.grid import (
     NO_CELL,
     NOT_MEASURED,
@@ -35,6 +35,8 @@ from secateur.report.sweeps.ratios.results import (
 )
 from secateur.report.sweeps.ratios.wording import PAIRS, differences, limit_text
 
+_COMPACT = (SEMANTIC_DICE, CORRELATION, AJI)
+
 
 def limits_table(sweep: RatioSweep, label: str) -> Table:
     """For every output and scope, the largest ratio whose loss stays under 2 %, beside the paper's."""
@@ -55,27 +57,25 @@ def limits_table(sweep: RatioSweep, label: str) -> Table:
 
 
 def compact_table(sweep: RatioSweep, label: str) -> str:
-    """For every output the largest ratio of each line with a loss under 2 %, its means beside, as Markdown."""
+    """For mask, distances and nuclei the largest ratio of each line with a loss under 2 %, as Markdown."""
     phase = sweep.main_phase
     whole = [line for line in sweep.lines(phase) if line in (DENSE, CONTROL)]
-    lines = [line for line in sweep.lines(phase) if line in (*PRUNED, RANDOM, SMALL)]
-    tested = {line: ", ".join(map(rounding.ratio, sweep.ratios(line))) for line in lines}
-    header = [
-        "output",
-        *(line.label for line in whole),
-        *(f"{line.label}<br>{tested[line]}" for line in lines),
-        "the paper",
-    ]
+    lines = compared_lines(sweep)
     rows = []
-    for quantity in OUTPUTS:
+    for quantity in _COMPACT:
         means = [sweep.pooled((line, 1.0), label, phase, quantity) for line in whole]
         limits = []
         for line in lines:
             limit = relative_limit(losses(sweep, line, label, phase, quantity))
-            limits.append(markdown_cell((*_limit_cell(limit, quantity, relative=True), *_absent(sweep, line, phase))))
+            limits.append(markdown_cell((*_short_limit_cell(limit), *_absent(sweep, line, phase))))
         row = [quantity.name, *(quantity.text(mean.mean) if mean else "" for mean in means), *limits]
         rows.append([*row, rounding.ratio(PUBLISHED[quantity])])
-    return as_markdown(header, rows)
+    return as_markdown(["output", *(line.label for line in (*whole, *lines)), "the paper"], rows)
+
+
+def compared_lines(sweep: RatioSweep) -> list[Line]:
+    """What is pruned by weights, and what it is held against at the same ratios."""
+    return [line for line in sweep.lines(sweep.main_phase) if line in (*PRUNED, RANDOM, SMALL)]
 
 
 def reference_name(sweep: RatioSweep) -> str:
@@ -196,6 +196,18 @@ def _limit_cell(limit: Limit, quantity: Quantity, *, relative: bool) -> Cell:
     return tuple(parts)
 
 
+def _short_limit_cell(limit: Limit) -> Cell:
+    """The unbroken limit with what is lost there, and what is lost at the ratio that breaks it."""
+    parts = []
+    if limit.unbroken:
+        seeds = seeds_text(limit.unbroken.seeds)
+        parts.append(Part(f"{rounding.ratio(limit.unbroken.ratio)} ({_share_text(limit.unbroken)}, {seeds})"))
+    if limit.broken:
+        none = "" if limit.unbroken else "none; "
+        parts.append(Part(f"{none}{rounding.ratio(limit.broken.ratio)}: {_share_text(limit.broken)}"))
+    return tuple(parts)
+
+
 def _absent(sweep: RatioSweep, line: Line, phase: Phase) -> Cell:
     """Which ratios of a line failed, or were not run, for every seed."""
     parts = []
@@ -223,6 +235,12 @@ def _loss_text(loss: Loss, quantity: Quantity, *, relative: bool) -> str:
     unit = " %" if relative else ""
     limits = f" {bounds(loss.interval, write)}" if loss.interval else ""
     return f"loss {write(loss.absolute)}{unit}{limits}, {seeds_text(loss.seeds)}"
+
+
+def _share_text(loss: Loss) -> str:
+    if loss.undefined or loss.relative is None:
+        return "undefined"
+    return f"{rounding.signed(-100 * loss.relative, 1)} %"
 
 
 def _result_row(
