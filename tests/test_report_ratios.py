@@ -198,7 +198,7 @@ def test_a_missing_ratio_is_said_so():
     assert line.split(" | ")[1].endswith(f"<br>not run: 2{TIMES}")
     replace_cell(record, unfinished_cell(cell_named(record, "seed-0/layer-x2"), error="died"))
     legend, _, header, _, *rows = readme_table(record).splitlines()
-    assert f"Tested: layer-wise 2{TIMES}, 4{TIMES}." in legend
+    assert f"Tested: layer-wise 2{TIMES}, 4{TIMES}; network-wide" in legend
     (row,) = [row for row in rows if row.startswith("| AJI ")]
     shown = dict(zip(header.split(" | "), row.split(" | "), strict=True))
     assert shown["dense"] == shown["nothing removed, trained on"] == "0.600"

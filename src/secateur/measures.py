@@ -42,6 +42,8 @@ def evaluate(
     with; a sweep keeps the dense networks' alone.
     """
     recipe = read_run_recipe(run)
+    if marking is not None and recipe.task != "nuclei":
+        raise InputError(f"{run.path} is of the task {recipe.task}, whose masks have no marking; leave out --marking.")
     other = {"source": source, "marking": marking}
     recipe = recipe.with_settings({f"data.{key}": value for key, value in other.items() if value is not None})
     data, task = recipe.data, tuned_task(run, recipe)
@@ -52,7 +54,7 @@ def evaluate(
     dense_predictions = None
     parent = parent_of(run)
     if parent is not None:
-        if not _evaluated(parent, label, source):
+        if not _evaluated(parent, label, source, marking):
             evaluate(parent, session, split=split, source=source, marking=marking)
         dense_predictions = parent.path / "predictions" / label
     model = load(_last_cut(run, recipe) if before_recovery else run.path)
@@ -65,7 +67,7 @@ def evaluate(
             dense_predictions=dense_predictions,
             predictions=run.path / "predictions" / label if keep_predictions else None,
         )
-    write_record(run.path / evaluation_name(label), {**record, "source": source})
+    write_record(run.path / evaluation_name(label), {**record, "source": source, "marking": marking})
     run.note(session.command)
     return record
 
@@ -138,7 +140,7 @@ def with_dense(runs: Sequence[RunFolder]) -> list[RunFolder]:
     Raises:
         InputError: the runs are of several tasks, or were cut from several dense networks: nothing to compare.
     """
-    tasks = {str(run.run.get("task")): run.path for run in runs}
+    tasks = {str(run.run["task"]): run.path for run in runs if "task" in run.run}
     if len(tasks) > 1:
         given = ", ".join(f"{path} of {task}" for task, path in tasks.items())
         raise InputError(f"the runs are of several tasks, {given}; give runs of one task.")
@@ -157,7 +159,7 @@ def set_label(split: str, source: str | None) -> str:
     return split if source is None else f"{Path(source).name}-{split}"
 
 
-def _evaluated(run: RunFolder, label: str, source: str | None) -> bool:
+def _evaluated(run: RunFolder, label: str, source: str | None, marking: str | None) -> bool:
     """Whether the predictions on that set are there; sets of one name may come from two places."""
     path = run.path / evaluation_name(label)
     return path.is_file() and read_record(path).get("source") == source and (run.path / "predictions" / label).is_dir()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from secateur.cost.macs import count_macs, count_params
+from secateur.deploy.parity import SHIPPING
 from secateur.deploy.timing import require_packages
 from secateur.errors import InputError, ProofError
 from secateur.measures import bench, evaluate, export, report
@@ -41,7 +42,7 @@ def main_job(recipe: Recipe, out: Path, session: Session) -> Path:
     Raises:
         InputError: an extra that a later stage needs is missing, before anything is trained.
     """
-    require_packages(recipe.bench.targets)
+    require_packages((*SHIPPING, *recipe.bench.targets))
     require_report()
     dense = train(recipe, out / "dense", session)
     cuts = [sparsify(dense, recipe, out / "sparse", session)] if recipe.task == "nuclei" else []
@@ -208,7 +209,7 @@ def _ground(dense: RunFolder, recipe: Recipe, out: Path) -> _Ground:
         names = ", ".join(changed)
         raise InputError(
             f"{dense.path} was made with another {names} than these settings name; what a cut loses is counted against "
-            f"the network as it was trained, so leave {names} out of --set."
+            f"the network as it was trained, so leave {names} as its recipe.yaml has it."
         )
     task = task_of(recipe)
     model = load(dense.path)

@@ -13,6 +13,9 @@ SCHEMA = 1
 
 Record = dict[str, Any]  # JSON values; the keys of each kind of record are documented where it is made
 
+_UMASK = os.umask(0)  # which can only be read by setting it
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -20,11 +23,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.unlink(missing_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors makes files that nobody else may read
+        temporary.chmod(0o666 & ~_UMASK)  # safetensors makes files that nobody else may read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

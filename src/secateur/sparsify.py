@@ -144,8 +144,10 @@ def weights_within_reach(model: nn.Module, size: int, recipe: SparsityRecipe) ->
 
     Raises:
         BudgetError: nothing would be left.
-        InputError: a branch is not in the network.
+        InputError: a branch is not in the network, or a pattern, which is whole at once, is to grow in rounds.
     """
+    if recipe.scope == "2:4" and recipe.rounds > 1:
+        raise InputError("the pattern 2:4 is whole at once and does not grow in rounds; give --rounds 1.")
     keep = () if recipe.outputs else output_weights(model, torch.zeros(1, 3, size, size))
     weights = prunable_weights(model, keep=keep, parts=recipe.branches)
     random_masks(weights, _scope(recipe, recipe.compression), seed=0)

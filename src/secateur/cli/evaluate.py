@@ -26,8 +26,11 @@ def evaluate(
     from secateur import measures
     from secateur.cli.options import session, write_json
     from secateur.cli.show import show_evaluation
+    from secateur.errors import InputError
     from secateur.store.runs import RunFolder
 
+    if marking is not None and data is None:
+        raise InputError("--marking says how the masks of --data are marked; give --data too.")
     run, called = RunFolder(model), session()
     record = measures.evaluate(run, called, split=split, source=data, marking=marking, before_recovery=before_recovery)
     show_evaluation(record)

@@ -114,7 +114,7 @@ def sparsity_settings(*, settings: list[str] | None, **flags: Any) -> dict[str, 
 
     given = {f"sparsity.{key}": value for key, value in flags.items() if value is not None}
     if given.get("sparsity.scope") == "2:4":
-        given.setdefault("sparsity.compression", 2)
+        given = {"sparsity.compression": 2, "sparsity.rounds": 1} | given
     return given | parse_settings(settings or [], sections=("sparsity",))
 
 

@@ -21,6 +21,7 @@ _EIGHT = np.ones((3, 3), dtype=np.bool_)  # pixels that touch at a corner belong
 _IMAGE_MODES = ("RGB", "L", "RGBA", "LA", "P", "PA", "YCbCr")
 _LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
 _LOSSY = (".jpg", ".jpeg")
+_LOOKED_AT = 20  # files, to tell a folder of binary masks from one odd mask
 
 
 class InstanceCase(Protocol):
@@ -168,8 +169,13 @@ def _refuse_binary(levels: npt.NDArray[Any], path: Path, *, value: int) -> None:
 
 
 def _numbered_beside(path: Path) -> Path | None:
-    """A file of the same folder with several labels."""
-    for file in sorted(path.parent.iterdir()):
-        if file.suffix == path.suffix and np.count_nonzero(np.unique(_read_levels(file))) > 1:
+    """A file with several labels among the first of the same folder."""
+    beside = [file for file in sorted(path.parent.glob(f"*{path.suffix}")) if not file.name.startswith(".")]
+    for file in beside[:_LOOKED_AT]:
+        try:
+            levels = _read_levels(file)
+        except DataError:
+            continue
+        if np.count_nonzero(np.unique(levels)) > 1:
             return file
     return None

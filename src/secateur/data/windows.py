@@ -94,7 +94,7 @@ class NucleiSet(Dataset[tuple[Tensor, Tensor]]):
         seed: draws the views.
 
     Raises:
-        DataError: a case cannot be read, or none holds a nucleus.
+        DataError: a case cannot be read, or none to train on holds a nucleus.
     """
 
     def __init__(self, cases: Iterable[InstanceCase], *, size: int, augment: bool, seed: int = 0) -> None:
@@ -105,9 +105,9 @@ class NucleiSet(Dataset[tuple[Tensor, Tensor]]):
             nuclei.append(bool(labels.any()))
             tiles.append(_tile(image, distance_targets(labels), size))
             places += [(turn, number, corner) for turn, corner in enumerate(_grid(tiles[-1].image.shape[1:], size))]
-        if tiles and not any(nuclei):
+        if augment and tiles and not any(nuclei):
             raise DataError(
-                f"none of the {len(tiles)} cases of a split holds a nucleus ({ids[0]}, ...); are these the right masks?"
+                f"none of the {len(tiles)} cases to train on holds a nucleus ({ids[0]}, ...); give other masks."
             )
         self.ids: tuple[CaseId, ...] = tuple(ids)
         self._tiles = tuple(tiles)

@@ -8,7 +8,7 @@ from torch import nn
 
 from secateur.errors import InputError, RecordError
 from secateur.nets.checkpoint import put_weights_, read_weights
-from secateur.nets.spec import ModelSpec
+from secateur.nets.spec import ModelSpec, searched
 from secateur.nets.trained import TrainedNetwork, read_json
 
 _CONFIGS = tuple(f"{name}.{suffix}" for name in ("inference", "train") for suffix in ("json", "yaml", "yml"))
@@ -41,7 +41,8 @@ def load_bundle(path: Path) -> TrainedNetwork:
     config = next((path / "configs" / name for name in _CONFIGS if (path / "configs" / name).is_file()), None)
     if config is None:
         raise RecordError(f"{path / 'configs'} has none of {', '.join(_CONFIGS)}.")
-    model, spec = _network(path, config)
+    with searched(path.resolve()):  # its scripts/
+        model, spec = _network(path, config)
     file = path / _WEIGHTS
     if not file.is_file():
         raise RecordError(f"{path} has no {_WEIGHTS}; download the bundle's weights, see its README.")

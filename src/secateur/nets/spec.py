@@ -3,9 +3,10 @@
 import importlib
 import inspect
 import json
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -40,7 +41,8 @@ class ModelSpec:
         """
         builder = self._import()
         try:
-            model = builder(**self.kwargs)
+            with searched(Path.cwd()) if _is_here(builder) else nullcontext():
+                model = builder(**self.kwargs)
         except InputError:  # a builder of ours, which says best itself what is wrong
             raise
         except (TypeError, ValueError, AssertionError, LookupError, AttributeError, RuntimeError, ImportError) as error:
@@ -78,11 +80,22 @@ def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        here = os.getcwd()
-        if error.name != name.partition(".")[0] or here in sys.path:
+        if error.name != name.partition(".")[0]:
             raise
-    sys.path.append(here)
-    try:
+    with searched(Path.cwd()):
         return importlib.import_module(name)
+
+
+def _is_here(builder: Any) -> bool:  # a class or function of the user's
+    file = getattr(sys.modules.get(builder.__module__), "__file__", None)
+    return file is not None and Path(file).is_relative_to(Path.cwd())
+
+
+@contextmanager
+def searched(folder: Path) -> Iterator[None]:
+    """Import from ``folder`` too, after everywhere else."""
+    sys.path.append(str(folder))
+    try:
+        yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(str(folder))

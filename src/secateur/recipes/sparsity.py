@@ -46,8 +46,6 @@ class SparsityRecipe(BaseModel):
             raise ValueError("without a recovery there is one round and no rewinding; give a recovery")
         if self.scope == "2:4" and self.compression != 2:
             raise ValueError(f"the pattern 2:4 has the compression 2, not {self.compression:g}")
-        if self.scope == "2:4" and self.rounds > 1:
-            raise ValueError("the pattern 2:4 is whole at once; rounds are for the other scopes")
         return self
 
     def recoveries(self, dense_training: TrainRecipe) -> tuple[TrainRecipe, ...]:

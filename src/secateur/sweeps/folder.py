@@ -49,11 +49,11 @@ class SweepFolder:
     started: float
     done: dict[str, Record] = field(default_factory=dict)
 
-    def begin(self, session: Session) -> None:
-        """Make the folder, or check that it holds a sweep that goes on so, before anything is written.
+    def require_fit(self, session: Session) -> None:
+        """Refuse a folder that holds something else than a sweep that goes on so; nothing is written.
 
         Raises:
-            InputError: it exists and ``session`` does not resume, is no sweep's, or holds one of other settings.
+            InputError: it exists and ``session`` does not resume, or is no sweep's.
         """
         written = self.path / "recipe.yaml"
         taken = self.path.exists() and any(not entry.name.endswith(".part") for entry in self.path.iterdir())
@@ -63,11 +63,20 @@ class SweepFolder:
             )
         if taken and (not written.is_file() or (self.path / "run.json").exists()):
             raise InputError(f"{self.path} is not the folder of a sweep, so it is left as it is; give another --out.")
-        if taken and session.overwrite:
+
+    def waiting(self) -> list[Cell]:
+        """The cells that are not done.
+
+        Raises:
+            InputError: one was made with other settings.
+        """
+        return [cell for cell in self.plan.cells if self.status(cell) is not Status.DONE]
+
+    def begin(self, session: Session) -> None:
+        """Make the folder, emptied first where ``session`` overwrites it."""
+        if session.overwrite and self.path.exists():
             shutil.rmtree(self.path)
-        for cell in self.plan.cells:
-            self.status(cell)
-        self.plan.recipe.write(written)
+        self.plan.recipe.write(self.path / "recipe.yaml")
 
     def status(self, cell: Cell) -> Status:
         """A cell is done when every measurement that the sweep asks for is there.

@@ -58,8 +58,9 @@ def sweep(recipe: Recipe, out: Path, session: Session) -> Record:
     require_packages(recipe.bench.targets)
     require_report()
     plan = plan_sweep(recipe)
-    require_possible(plan)
     folder = SweepFolder(out, plan, started=time.time())
+    folder.require_fit(session)
+    require_possible(plan, plan.cells if session.overwrite else folder.waiting())
     folder.begin(session)
     job = _Job(plan, folder, replace(session, resume=True, overwrite=False))
     try:
@@ -107,13 +108,14 @@ def _run_cell(job: _Job, cell: Cell) -> None:
     began, out = time.perf_counter(), job.folder.path
     found = job.folder.read(cell) or {}
     known = found if is_made(found) else {}
+    made: Record = known
     try:
-        made = known or make_network(cell, out, job.session)
+        made = made or make_network(cell, out, job.session)
         measured = measure(cell, out, job.plan, job.session, known=known)
         findings = {**made, **measured, "status": Status.DONE.value, "error": None}
     except Exception as error:  # whatever a cell dies of, the others go on and the page shows it
         text = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
-        findings = {**known, "status": Status.FAILED.value, "error": " ".join(text.split())}
+        findings = {**made, "status": Status.FAILED.value, "error": " ".join(text.split())}
         job.say(f"{cell.name} failed: {findings['error']}")
     seconds = time.perf_counter() - began
     # A cell that was resumed trained in earlier processes too.

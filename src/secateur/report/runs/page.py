@@ -89,7 +89,7 @@ def _contents(runs: Sequence[Run], *, title: str | None) -> dict[str, Any]:  # t
         "view": view,
         "runs": runs,
         "evaluation": evaluation,
-        "input_shape": next((run.prune["input_shape"] for run in runs if run.prune), None),
+        "input_shape": rows[0].input_shape,
         "header": header,
         "cells": cells,
         "tradeoffs": _tradeoffs(rows, view),
