@@ -278,7 +278,10 @@ WRONG = {
     ),
     "budget above one": (["prune", "dense", "--macs-keep", "1.5", "--out", "new"], "equal to 1 .given: 1.5"),
     "a cut of a dense network": (["evaluate", "dense", "--before-recovery"], "run folder of a pruned network"),
-    "a shape of a dense network": (["train", *TINY, "--shape-of", "dense", "--out", "new"], "holds a dense network"),
+    "a shape of a dense network": (
+        ["train", *TINY, "--shape-of", "dense", "--out", "new"],
+        "no filters left the network",
+    ),
     "rounds without recovery": (
         ["prune", "dense", "--rounds", "2", "--set", "pruning.recovery=null", "--out", "new"],
         "give a recovery",

@@ -194,7 +194,7 @@ def test_wrong_input_gets_one_line(folder, tmp_path, monkeypatch, capsys, argume
 
 def test_a_cut_has_the_training_of_its_dense_network(folder, tmp_path):
     for cut in (pipeline.prune, pipeline.sparsify):
-        with pytest.raises(InputError, match=r"another training.*leave training out"):
+        with pytest.raises(InputError, match=r"another training.*leave training as"):
             cut(RunFolder(folder / "dense"), recipe("training.epochs=5"), tmp_path / "out", Session(["prune"]))
     assert not (tmp_path / "out").exists()
 
