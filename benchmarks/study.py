@@ -13,7 +13,7 @@ from secateur.records import read_record, write_record
 from secateur.report.sweeps.page import readme_table
 from secateur.sweeps.record import read_sweep, sweep_tables
 
-STUDIES = ("polyp_study", "nuclei_kumar")
+STUDIES = ("polyp_study", "nuclei_kumar", "nuclei_dsb2018_histology")
 
 
 def record_path(study: str) -> Path:
