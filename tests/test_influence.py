@@ -201,3 +201,15 @@ def test_random_numbers_are_no_constants():
     with torch.no_grad(), Influence():
         drawn = torch.randn(3), torch.zeros(3).bernoulli_(0.5), F.dropout(torch.ones(8), 0.5)
     assert all(numbers.isnan().all() for numbers in drawn)
+
+
+def test_what_freed_memory_holds_is_no_mark():
+    """Memory that is filled after it was taken may have held NaN; PyTorch puts NaN there when it is to be repeatable."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.no_grad(), Influence():
+            taken = torch.empty(3), torch.empty_like(torch.ones(3)), torch.full((3,), torch.nan).new_empty(3)
+            filled = [memory.fill_(1) for memory in taken]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all((memory == 1).all() for memory in filled)

@@ -1,4 +1,7 @@
-"""Tracing, removal and proof of a large network take at most twice its memory beside it, and a small workspace."""
+"""Tracing, removal and proof of a large network take at most twice its memory beside it.
+
+On one thread: convolutions take some 5 MiB of workspace for each further one, more or less as the threads happen to run.
+"""
 
 import json
 import os
@@ -38,6 +41,7 @@ def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
+torch.set_num_threads(1)
 work(Stack(8, 20))
 model = Stack(256, 20)
 for parameter in model.parameters():
@@ -50,9 +54,6 @@ print(json.dumps({"size": size, "peak": status("VmHWM") - before, "untested": pr
 """
 
 
-_WORKSPACE_MIB = 4  # of convolutions, for each thread, whatever the network's size
-
-
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peak memory is read from Linux's /proc")
 def test_twice_the_model_is_enough():
     """Where gradients are there, which are not copied, and where a silent read makes the proof ask in float64 too."""
@@ -62,4 +63,4 @@ def test_twice_the_model_is_enough():
     found = json.loads(done.stdout)
     assert found["untested"]
     assert found["size"] > 30
-    assert 0.5 * found["size"] < found["peak"] < 2 * found["size"] + _WORKSPACE_MIB, found
+    assert 0.5 * found["size"] < found["peak"] < 2 * found["size"], found

@@ -27,8 +27,10 @@ _CARRIES = {  # NaN goes where the numbers go, or into every number made of it; 
     "sum", "mean", "amax", "amin", "var", "std",
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
     "native_group_norm", "native_layer_norm",
-    "empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full",
+    "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
 }  # fmt: skip
+
+_UNWRITTEN = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}  # may hold NaN of freed tensors
 
 _POINTWISE = {"_prelu_kernel", "hardswish", "hardswish_", "rsub"}  # beside those that torch tags as such
 
@@ -61,11 +63,13 @@ class Influence(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        if name in _UNWRITTEN:
+            return func(*args, **kwargs).zero_()
         reached = [tensor for tensor in _tensors((args, kwargs)) if self._depends(tensor)]
         if not reached:
             result = func(*args, **kwargs)
             return self._mark(result) if torch.Tag.nondeterministic_seeded in func.tags else result
-        name = func._schema.name.removeprefix("aten::")
         if not all(_holds_nan(tensor) for tensor in reached):
             return self._mark(func(*args, **kwargs))
         if name in _FACTORS:
