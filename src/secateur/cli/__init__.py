@@ -31,11 +31,25 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Run a command. Errors that are the user's to mend end in one line on stderr, never in a traceback."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        code = error.exit_code
+        wrong = error.format_message().removesuffix(".").replace("Value error, ", "")
+        if wrong:  # without a command the help has been shown instead
+            _say(f"{wrong}. See `{' '.join(_named_command())} --help`.")
     except SecateurError as error:
-        print(f"secateur: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            print("secateur: stopped; train, prune, sweep and demo go on with --resume.", file=sys.stderr)  # noqa: T201
-        raise
+        code = error.exit_code
+        _say(str(error))
+    if code == _INTERRUPTED:
+        _say("stopped; train, prune, sweep and demo go on with --resume.")
+    sys.exit(code)
+
+
+def _named_command() -> tuple[str, ...]:
+    """As far as what was typed names one."""
+    known = {command.name for command in app.registered_commands}
+    return ("secateur", *(name for name in sys.argv[1:2] if name in known))
+
+
+def _say(message: str) -> None:
+    print(f"secateur: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201

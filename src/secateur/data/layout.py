@@ -70,7 +70,10 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 def _find_layout(root: Path) -> tuple[Path, Path]:
     if not root.is_dir():
-        raise DataError(f"the data folder {root} does not exist; give a folder, or `synthetic`.")
+        raise DataError(
+            f"the data folder {root} does not exist; give a folder, one below the folder that the environment variable "
+            f"SECATEUR_DATA names, or `synthetic`."
+        )
     for images, masks in LAYOUTS:
         if (root / images).is_dir() and (root / masks).is_dir():
             return root / images, root / masks

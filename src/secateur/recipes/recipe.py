@@ -89,7 +89,8 @@ def parse_recipe(values: object, source: str) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-        raise RecipeError(f"{source}: {where}: {first['msg']}{given}.") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"{source}: {where}: {message}{given}.") from error
 
 
 def parse_settings(pairs: Sequence[str], *, sections: Sequence[str] | None = None) -> dict[str, Any]:
