@@ -342,7 +342,7 @@ WRONG = {
         ["prune", "dense", "--granularity", "weight", "--scope", "all", "--out", "new"],
         r"'--scope': 'all' is not one of 'layer', 'network', '2:4'\.",
     ),
-    "no such data": (["train", "--task", "nuclei", "--data", "nowhere", "--out", "new"], "nowhere.*SECATEUR_DATA"),
+    "no such nuclei": (["train", "--task", "nuclei", "--data", "nowhere", "--out", "new"], "nowhere.*SECATEUR_DATA"),
     "no input shape": (["inspect", "monai.networks.nets:UNet"], "needs --input-shape"),
     "odd input shape": (["inspect", "monai.networks.nets:UNet", "--input-shape", "1,x"], "is not a shape"),
     "dry run that needs data": (["inspect", "dense", "--macs-keep", "0.5", "--criterion", "taylor"], "needs data"),

@@ -204,7 +204,7 @@ def test_random_numbers_are_no_constants():
 
 
 def test_what_freed_memory_holds_is_no_mark():
-    """Memory that is filled after it was taken may have held NaN; PyTorch puts NaN there when it is to be repeatable."""
+    """Memory that is filled after it was taken may have held NaN; PyTorch puts it there when all has to repeat."""
     torch.use_deterministic_algorithms(True)
     try:
         with torch.no_grad(), Influence():

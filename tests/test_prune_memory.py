@@ -1,6 +1,6 @@
 """Tracing, removal and proof of a large network take at most twice its memory beside it.
 
-On one thread: convolutions take some 5 MiB of workspace for each further one, more or less as the threads happen to run.
+On one thread: convolutions take some 5 MiB of workspace for each further one, more or less as these happen to run.
 """
 
 import json
