@@ -109,6 +109,16 @@ def test_both_scale_with_the_nuclei():
     assert abs(counts[0] - counts[1]) <= 1
 
 
+@pytest.mark.parametrize("low", [0.0, 0.2])
+def test_a_region_in_the_shadow_of_a_higher_one_is_a_nucleus_too(low):
+    """Its highest pixel is no summit of the neighbourhood, which reaches into the other region."""
+    labels = np.zeros((30, 40), np.int32)
+    labels[5:25, 5:19], labels[5:25, 20:34] = 1, 2
+    distance = np.where(labels == 1, 1.0, np.where(labels == 2, low, 0.0)).astype(np.float32)
+    found = merge_branches((labels > 0).astype(np.float32), distance, Merge(smoothing=0, spacing=2))
+    np.testing.assert_array_equal(found, labels)
+
+
 @pytest.mark.parametrize("level", [-1.0, 0.0, 5.0])
 def test_every_region_of_the_mask_is_a_nucleus_even_without_a_summit(level):
     probability, distance = perfect(TOUCHING)

@@ -66,13 +66,13 @@ def merge_branches(probability: Map, distance: Map, constants: Merge) -> LabelAr
     """
     from skimage.segmentation import watershed
 
-    mask = _cleaned(probability >= constants.threshold, constants)
-    regions, count = _regions(mask)
-    if count == 0:
-        return np.zeros(mask.shape, dtype=np.int32)
+    regions = _cleaned_regions(probability >= constants.threshold, constants)
+    mask = regions > 0
+    if not mask.any():
+        return regions
     diameter = _mean_diameter(regions)
     smooth = ndimage.gaussian_filter(np.where(mask, np.maximum(distance, 0), 0), constants.smoothing * diameter)
-    markers = _markers(smooth, regions, count, spacing=constants.spacing * diameter)
+    markers = _markers(smooth, regions, spacing=constants.spacing * diameter)
     nuclei = watershed(-smooth, markers, mask=mask)  # type: ignore[no-untyped-call]  # scikit-image has no hints
     return _without_small(nuclei, constants.smallest)
 
@@ -109,24 +109,17 @@ def _aji(prediction: Prediction, constants: Merge) -> float:
     return instance_scores(instance_overlaps(found, prediction.truth)).aji
 
 
-def _cleaned(mask: npt.NDArray[np.bool_], constants: Merge) -> npt.NDArray[np.bool_]:
-    """Fill small holes, then drop small regions; both 4-connected, as the watershed floods."""
-    filled = ~_large_regions(~mask, constants.largest_hole + 1)
-    return _large_regions(filled, constants.smallest)
+def _cleaned_regions(mask: npt.NDArray[np.bool_], constants: Merge) -> LabelArray:
+    """Fill small holes, drop small regions and number the others; all 4-connected, as the watershed floods."""
+    background = _without_small(_regions(~mask), constants.largest_hole + 1)
+    return _without_small(_regions(background == 0), constants.smallest)
 
 
-def _large_regions(mask: npt.NDArray[np.bool_], smallest: int) -> npt.NDArray[np.bool_]:
-    regions, _ = _regions(mask)
-    keep = np.bincount(regions.ravel()) >= smallest
-    keep[0] = False
-    kept: npt.NDArray[np.bool_] = keep[regions]
-    return kept
-
-
-def _regions(mask: npt.NDArray[np.bool_]) -> tuple[LabelArray, int]:
-    """Number the 4-connected regions of a mask."""
+def _regions(mask: npt.NDArray[np.bool_]) -> LabelArray:
+    """Number the 4-connected regions of a mask in reading order."""
     regions = np.zeros(mask.shape, dtype=np.int32)
-    return regions, int(ndimage.label(mask, output=regions))
+    ndimage.label(mask, output=regions)
+    return regions
 
 
 def _mean_diameter(regions: LabelArray) -> float:
@@ -135,7 +128,7 @@ def _mean_diameter(regions: LabelArray) -> float:
     return float(np.sqrt(4 * areas / np.pi).mean())
 
 
-def _markers(smooth: Map, regions: LabelArray, count: int, *, spacing: float) -> LabelArray:
+def _markers(smooth: Map, regions: LabelArray, *, spacing: float) -> LabelArray:
     """Number the highest pixels of every neighbourhood, and of every region that has none of them.
 
     A plateau is one marker, diagonals included, but never reaches into another region: where the distances say
@@ -143,11 +136,7 @@ def _markers(smooth: Map, regions: LabelArray, count: int, *, spacing: float) ->
     """
     inside, side = np.where(regions > 0, smooth, -np.inf), 2 * max(1, round(spacing)) + 1
     summits = (inside == ndimage.maximum_filter(inside, side)) & (regions > 0)
-    has_one = np.bincount(regions[summits], minlength=count + 1) > 0
-    without = np.flatnonzero(~has_one[1:]) + 1
-    if without.size:
-        highest = np.array(ndimage.maximum_position(smooth, regions, without), dtype=np.intp)
-        summits[tuple(highest.T)] = True
+    summits[_highest_of_those_without(summits, smooth, regions)] = True
     markers = np.zeros(regions.shape, dtype=np.int32)
     ndimage.label(summits, structure=np.ones((3, 3)), output=markers)
     parts = np.stack([markers[summits], regions[summits]])
@@ -155,10 +144,27 @@ def _markers(smooth: Map, regions: LabelArray, count: int, *, spacing: float) ->
     return markers
 
 
+def _highest_of_those_without(
+    summits: npt.NDArray[np.bool_], smooth: Map, regions: LabelArray
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Row and column of the highest pixel, the first of equals, of every region without a summit.
+
+    Only their pixels are sorted: `scipy.ndimage.maximum_position` sorts all of a tile, which took longer than the
+    watershed.
+    """
+    without = np.ones(regions.max() + 1, dtype=bool)
+    without[regions[summits]] = without[0] = False
+    rows, columns = np.nonzero(np.take(without, regions))
+    numbers = regions[rows, columns]
+    order = np.lexsort((-smooth[rows, columns], numbers))
+    highest = order[np.unique(numbers[order], return_index=True)[1]]
+    return rows[highest], columns[highest]
+
+
 def _without_small(labels: LabelArray, smallest: int) -> LabelArray:
     sizes = np.bincount(labels.ravel())
     keep = sizes >= max(1, smallest)
     keep[0] = False
     numbers = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    renumbered: LabelArray = numbers[labels]
+    renumbered: LabelArray = np.take(numbers, labels)
     return renumbered
