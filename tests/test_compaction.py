@@ -252,12 +252,28 @@ class AsksForValues(nn.Module):
         return self.last(F.relu(y) if x.mean() > 0 else y)
 
 
-@pytest.mark.parametrize("kind", [Attention, PadsOddSides, AsksForValues])
+class DividesByTheBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = conv(3, 6), conv(6, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu() / x.shape[0])
+
+
+class CountsPixels(DividesByTheBatch):
+    def forward(self, x):
+        return self.last(self.first(x).relu() * ((x > 0).nonzero().shape[0] / 100))
+
+
+@pytest.mark.parametrize("kind", [Attention, PadsOddSides, AsksForValues, DividesByTheBatch, CountsPixels])
 def test_what_is_constant_by_chance_or_here_only_stays(kind):
     torch.manual_seed(0)
     model = kind().double()
     scramble_(model, seed=1)
     kill_(model.first, (0, 1))
+    with torch.no_grad():
+        model.first.bias.abs_()
     small, done, _ = compacted(model)
     assert (done.dead, done.left, len(done.stays)) == (2, 0, 2)
     assert_same(model, small)

@@ -197,6 +197,19 @@ def test_a_number_asked_for_is_told(ask):
         ask(torch.ones(3))
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda x: (x > 0).nonzero(), lambda x: x[x > 0], lambda x: x.masked_select(x > 0), torch.unique]
+)
+def test_a_size_that_depends_on_the_input_is_told(ask):
+    """Python sees it as a number, and what is made of that would pass for a constant."""
+    with torch.no_grad(), Influence(), pytest.raises(InputDependentError):
+        ask(torch.full((3,), torch.nan))
+    with torch.no_grad(), Influence():
+        ask(torch.ones(3))
+        picked = torch.full((3, 2), torch.nan)[torch.tensor([0, 2])]
+    assert picked.isnan().all()
+
+
 def test_random_numbers_are_no_constants():
     with torch.no_grad(), Influence():
         drawn = torch.randn(3), torch.zeros(3).bernoulli_(0.5), F.dropout(torch.ones(8), 0.5)

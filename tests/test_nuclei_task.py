@@ -15,7 +15,7 @@ from torch import nn
 from secateur.data.distance import distance_targets
 from secateur.data.instances import Marking
 from secateur.data.sources import DataRecipe
-from secateur.errors import DataError, InputError
+from secateur.errors import CheckError, DataError, InputError
 from secateur.nets.nuclei import two_networks
 from secateur.tasks.nuclei import NucleiTask
 from secateur.tasks.outlines import outline
@@ -160,6 +160,12 @@ def test_nuclei_are_found_at_the_tiles_own_size(shape):
     assert (found.shape, found.dtype) == (shape, np.int32)
     np.testing.assert_array_equal(found > 0, truth > 0)
     assert found.max() == truth.max()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_network_that_diverged_is_told(number):
+    with pytest.raises(CheckError, match="not finite"):
+        TASK.evaluate(Painted(depth=number), [DrawnTile("a", discs((20, 20, 8)))], split="test")
 
 
 def test_windows_leave_no_seam():

@@ -25,7 +25,6 @@ from secateur.prune.weights import (
     prunable_weights,
     random_masks,
     rewind_,
-    shuffled,
 )
 from secateur.prune.weights.selection import GONE, largest
 
@@ -242,10 +241,6 @@ def test_random_masks_have_the_same_counts_and_another_choice():
         assert [mask.remaining for mask in chance] == [chosen.remaining] * 3
         assert all(torch.equal(chance[0].kept[name], chance[1].kept[name]) for name in chosen.kept)
         assert any(not torch.equal(chance[0].kept[name], chance[2].kept[name]) for name in chosen.kept)
-        mixed = shuffled(chosen, seed=3)
-        assert mixed.layers == chosen.layers
-        assert any(not torch.equal(mixed.kept[name], chosen.kept[name]) for name in chosen.kept)
-        assert torch.equal(shuffled(chosen, seed=3).kept["1.weight"], mixed.kept["1.weight"])
     layered = random_masks(weights, LayerWise(10), seed=0)
     assert layered.layers == magnitude_masks(model, weights, LayerWise(10)).layers
     # Chance takes the same share everywhere; a tenth of 3461 is kept within four standard deviations.
@@ -296,6 +291,12 @@ def test_three_dimensions_and_transposed_grouped_layers():
     assert [(w.input_dim, w.input_groups, w.size) for w in weights] == [(1, 1, 108), (0, 2, 64), (1, 1, 6)]
     masks = magnitude_masks(model, weights, LayerWise(7))
     assert [item.kept for item in masks.layers] == [16, 10, 1]
+
+
+def test_a_head_with_weight_norm_stays_whole_with_its_bias():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 1, 1)))
+    keep = output_weights(model, torch.zeros(1, 3, 8, 8))
+    assert [weight.name for weight in prunable_weights(model, keep=keep)] == ["0.weight"]
 
 
 def test_weights_that_cannot_be_held_are_refused():

@@ -200,6 +200,22 @@ def test_states_loaded_from_before_revive_nothing():
             masks.check(model)
         train_step(model, optimizer, 2)
         masks.check(model)
+        model.load_state_dict(dense)
+    masks.check(model)  # also of what was loaded last
+
+
+def test_an_optimizer_that_was_forgotten_is_asked_for():
+    """Its momentum from before would bring back what has left, between the steps of the others."""
+    model = network()
+    masks = chosen(model)
+    first, second = (OPTIMIZERS["sgd"](model[place].parameters()) for place in (0, 3))
+    with pytest.raises(InputError, match=r"1 of the 2 masked .* no optimizer .*'3\.weight'"), masks.held(model, first):
+        raise AssertionError
+    with masks.held(model, [first, second]):
+        pass
+    model[3].requires_grad_(False)
+    with masks.held(model, first):
+        pass
 
 
 def test_it_ends_with_the_block():
@@ -306,10 +322,12 @@ def test_what_does_not_fit_is_refused():
     assert not optimizer._optimizer_step_post_hooks
     with masks.held(model, optimizer):
         optimizer.zero_grad(set_to_none=True)
-        model[0].weight.data = model[0].weight.data[:3]  # as a removal of channels does
+        whole = model[0].weight.data
+        model[0].weight.data = whole[:3]  # as a removal of channels does
         optimizer.state.clear()
         with pytest.raises(PlanMismatchError, match=r"'0\.weight' has the shape \(3, 2, 3, 3\) by now"):
             optimizer.step()
+        model[0].weight.data = whole
 
 
 def test_masks_go_through_a_file(tmp_path):

@@ -32,6 +32,7 @@ def test_settings_replace_by_dotted_key():
         ("trainin.epochs=3", "a recipe has no 'trainin'; it has task, network"),
         ("training.epochs=0", r"training.epochs: .*greater than or equal to 1 \(given: 0\)"),
         ("training.epochs=many", r"training.epochs: .*\(given: 'many'\)"),
+        ("ratios.compressions=[1]", "this recipe has no ratios; give all of it"),
         ("training.epochs.more=1", "training.epochs has no 'more'; it has nothing below it"),
         ("pruning.keep_ratio=1.5", r"pruning.keep_ratio: .*less than or equal to 1 \(given: 1.5\)"),
         ("pruning.criterion=tailor", "no criterion is called 'tailor'; did you mean 'taylor'"),
@@ -42,6 +43,14 @@ def test_settings_replace_by_dotted_key():
 def test_wrong_settings_are_named(pair, message):
     with pytest.raises(RecipeError, match=message):
         RECIPES["polyp"]().with_settings(parse_settings([pair]))
+
+
+def test_two_of_four_is_no_number_to_the_base_of_sixty(tmp_path):
+    assert parse_settings(["sparsity.scope=2:4", "ratios.scopes=[layer, 2:4]", "training.seed=0x10"]) == {
+        "sparsity.scope": "2:4", "ratios.scopes": ["layer", "2:4"], "training.seed": 16,
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text("network: {builder: 'a:b'}\nsparsity: {scope: 2:4, compression: 2}\n")
+    assert read_recipe(tmp_path / "recipe.yaml").sparsity.scope == "2:4"
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path):

@@ -24,6 +24,7 @@ from secateur.records import read_record, write_record
 from secateur.session import Session
 from secateur.store.networks import load
 from secateur.store.runs import RunFolder
+from secateur.sweeps.plan import plan_sweep
 from secateur.sweeps.ratios import plan_ratio_cells
 from secateur.sweeps.run import sweep
 from test_cli import run
@@ -311,12 +312,25 @@ def test_the_watershed_is_chosen_on_validation_alone(tmp_path, monkeypatch):
             ("ratios.compressions=[1, 1000000]", "ratios.repeated_compressions=null", *_NO_BASELINES),
             "leaves nothing of",
         ),
-        (("ratios.branches=[semantc]", "ratios.branch_compressions=[2]"), "the nearest are semantic"),
-        (("data.source=/nowhere",), "/nowhere"),
+        (
+            ("ratios.branches=[semantc]", "ratios.branch_compressions=[2]", "ratios.small_compressions=[]"),
+            "the nearest are semantic",
+        ),
+        (("data.source=/nowhere", "ratios.small_compressions=[]"), "/nowhere"),
+        (("sparsity.rewind_epoch=2", *_NO_BASELINES), "after epoch 2 of 2 nothing is left to repeat"),
+        (
+            ("sparsity.rewind_epoch=1", "training.keep_epoch=null", *_NO_BASELINES),
+            r"keeps no checkpoint of epoch 1 .* --set training\.keep_epoch=1",
+        ),
+        (
+            ("ratios.branches=[layer]", "ratios.branch_compressions=[16]", "ratios.small_compressions=[]"),
+            "two networks of the sweep would be called seed-0/layer-x16",
+        ),
+        ((), "the thinnest .* at compression 64 would have"),
     ],
 )
 def test_an_impossible_sweep_is_refused_before_anything_is_made(tmp_path, settings, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises((InputError, RecipeError), match=words):
         sweep(
             RECIPES["nuclei-study"]().with_settings(parse_settings([*_TINY, "data.source=synthetic", *settings])),
             tmp_path / "out",
@@ -341,6 +355,17 @@ def test_a_thinner_network_has_about_as_many_parameters_as_are_left(spec, compre
 def test_a_network_without_widths_cannot_be_thinned():
     with pytest.raises(RecipeError, match="has none of the arguments widths"):
         thinner(ModelSpec("torch.nn:Linear", {"in_features": 3, "out_features": 3}), 4)
+
+
+def test_the_thinnest_network_there_is_does_not_pass_for_a_thinner_one():
+    with pytest.raises(RecipeError, match=r"the thinnest .*TwoNetworks has .* parameters.* compression 1e\+06"):
+        thinner(two_networks(), 1e6)
+
+
+def test_no_ratio_of_several_trainings_is_none_and_not_all():
+    ratios = RatioSweepRecipe(compressions=(1, 2), repeated_compressions=())
+    plan = plan_sweep(recipe().model_copy(update={"ratios": ratios}))
+    assert [cell.name for cell in plan.cells if plan.is_timed(cell)] == ["seed-0/dense"]
 
 
 _RATIOS = RatioSweepRecipe(

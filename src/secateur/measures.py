@@ -54,7 +54,7 @@ def evaluate(
     dense_predictions = None
     parent = parent_of(run)
     if parent is not None:
-        if not _evaluated(parent, label, source, marking):
+        if not _evaluated(parent, label, source):
             evaluate(parent, session, split=split, source=source, marking=marking)
         dense_predictions = parent.path / "predictions" / label
     model = load(_last_cut(run, recipe) if before_recovery else run.path)
@@ -159,7 +159,7 @@ def set_label(split: str, source: str | None) -> str:
     return split if source is None else f"{Path(source).name}-{split}"
 
 
-def _evaluated(run: RunFolder, label: str, source: str | None, marking: str | None) -> bool:
+def _evaluated(run: RunFolder, label: str, source: str | None) -> bool:
     """Whether the predictions on that set are there; sets of one name may come from two places."""
     path = run.path / evaluation_name(label)
     return path.is_file() and read_record(path).get("source") == source and (run.path / "predictions" / label).is_dir()

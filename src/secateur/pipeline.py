@@ -29,6 +29,7 @@ from secateur.sparsify import SparsityJob, require_rewindable, sparsify_in_round
 from secateur.store.networks import load, read_architecture, save
 from secateur.store.runs import RunFolder
 from secateur.tasks.task import Task, TaskSet
+from secateur.train.checkpoint import checkpoint_path
 from secateur.train.fresh import draw_anew_
 from secateur.train.loop import fit
 from secateur.train.progress import watched
@@ -124,7 +125,9 @@ def sparsify(dense: RunFolder, recipe: Recipe, out: Path, session: Session) -> R
     Filters of which nothing is left are removed for real; the rest is stored with its zeros left out.
     """
     ground = _ground(dense, recipe, out)
-    require_rewindable(recipe.sparsity, recipe.training, dense.path)
+    epoch = recipe.sparsity.rewind_epoch
+    kept = epoch is None or checkpoint_path(dense.path, "train", epoch).is_file()
+    require_rewindable(recipe.sparsity, recipe.training, dense=str(dense.path), kept=kept)
     weights_within_reach(ground.model, recipe.data.size, recipe.sparsity)
     seed = recipe.sparsity.seed
     train_set, val_set = _training_sets(ground.task, ground.cases, recipe, session, seed=seed)

@@ -110,6 +110,7 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
         **_record(job, masks, graph, compacted, rounds),
         "reached": _reached(small, graph, compacted),
         "sizes": sizes(small).to_record(),
+        "dense_sizes": sizes(job.dense).to_record(),
         "compaction": compaction.to_record(),
         "proof": compaction.proof.to_record(),
     }
@@ -119,8 +120,14 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
     return SparsityResult(small, plan, record, training)
 
 
-def require_rewindable(recipe: SparsityRecipe, training: TrainRecipe, dense_folder: Path) -> None:
+def require_rewindable(recipe: SparsityRecipe, training: TrainRecipe, *, dense: str, kept: bool) -> None:
     """Refuse an epoch to rewind to that the dense run did not keep, or after which nothing is left to repeat.
+
+    Args:
+        recipe: with the epoch, or none.
+        training: of the dense run.
+        dense: what the message calls that run.
+        kept: whether it holds a checkpoint of that epoch, or will.
 
     Raises:
         InputError: says how to train so that it is kept.
@@ -132,9 +139,9 @@ def require_rewindable(recipe: SparsityRecipe, training: TrainRecipe, dense_fold
         raise InputError(
             f"after epoch {epoch} of {training.epochs} nothing is left to repeat; rewind to an earlier one."
         )
-    if not checkpoint_path(dense_folder, "train", epoch).is_file():
+    if not kept:
         raise InputError(
-            f"{dense_folder} kept no checkpoint of epoch {epoch} to rewind to; train it again with "
+            f"{dense} keeps no checkpoint of epoch {epoch} to rewind to; train it with "
             f"--set training.keep_epoch={epoch}, or leave sparsity.rewind_epoch out."
         )
 

@@ -59,7 +59,7 @@ def show_pruning(record: Record, out: Path) -> None:
 
 def show_sparsity(record: Record, out: Path) -> None:
     """Weights kept by layer, what died, what it takes on disk, proof."""
-    masks, sizes, compaction = record["masks"], record["sizes"], record["compaction"]
+    masks, sizes, whole, compaction = (record[key] for key in ("masks", "sizes", "dense_sizes", "compaction"))
     table = _table("weights of", "number", "kept", "density")
     for layer in masks["layers"]:
         table.add_row(layer["name"], f"{layer['weights']:,}", f"{layer['kept']:,}", f"{layer['density']:.2%}")
@@ -79,8 +79,8 @@ def show_sparsity(record: Record, out: Path) -> None:
         soft_wrap=True,
     )
     _console.print(
-        f"on disk {sizes['compressed_bytes']:,} bytes; the same network as a plain file {sizes['dense_bytes']:,}, "
-        f"gzip of that {sizes['gzip_bytes']:,}",
+        f"on disk {sizes['compressed_bytes']:,} bytes; as a plain file {sizes['dense_bytes']:,}, gzip of that "
+        f"{sizes['gzip_bytes']:,}; the dense network {whole['dense_bytes']:,}, gzip of that {whole['gzip_bytes']:,}",
         soft_wrap=True,
     )
     _show_rounds(record["rounds"])

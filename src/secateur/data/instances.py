@@ -144,7 +144,7 @@ def _components(levels: npt.NDArray[Any], path: Path, *, nuclei: int) -> LabelAr
         some = listed(map(str, np.unique(levels[levels > 0])))
         raise DataError(
             f"{path} holds {nuclei} labels ({some}) and not one; it is no binary mask. Take the labels as they are, "
-            f"with data.marking={Marking.LABELS.value}."
+            f"with the setting data.marking={Marking.LABELS.value} (evaluate: --marking {Marking.LABELS.value})."
         )
     labels, _ = ndimage.label(levels > 0, structure=_EIGHT)
     return np.asarray(labels, dtype=np.int32)

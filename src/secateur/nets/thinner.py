@@ -8,6 +8,7 @@ import torch
 from secateur.errors import RecipeError
 from secateur.nets.spec import ModelSpec
 
+_TOO_MANY = 1.5  # times the parameters asked for
 _WIDTHS = ("widths", "channels", "features", "filters")  # how builders call the channels per level
 
 
@@ -20,7 +21,7 @@ def thinner(spec: ModelSpec, compression: float) -> ModelSpec:
             be had is taken.
 
     Raises:
-        RecipeError: no argument holds the channels per level.
+        RecipeError: no argument holds the channels per level, or one channel per level is too many still.
     """
     key = next((key for key in _WIDTHS if isinstance(spec.kwargs.get(key), Sequence)), None)
     if key is None:
@@ -39,7 +40,13 @@ def thinner(spec: ModelSpec, compression: float) -> ModelSpec:
     while low < high:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if _parameters(specs[middle]) < wanted else (low, middle)
-    return min(specs[max(low - 1, 0) : low + 1], key=lambda each: abs(_parameters(each) - wanted))
+    found = min(specs[max(low - 1, 0) : low + 1], key=lambda each: abs(_parameters(each) - wanted))
+    if _parameters(found) > _TOO_MANY * wanted:
+        raise RecipeError(
+            f"the thinnest {spec.builder} has {_parameters(found)} parameters, a small dense network at compression "
+            f"{compression:g} would have {wanted:.0f}; leave {compression:g} out of small_compressions."
+        )
+    return found
 
 
 def _parameters(spec: ModelSpec) -> int:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Compaction:
             of the batch in train mode and others in eval mode.
         rounding: largest difference in eval mode, relative to the largest value of the output, between the network
             before and the one handed back, whose folded numbers are rounded to its own type; both run in float64.
-        sizes: the shapes of the inputs on which this was seen.
+        sizes: the shapes of the inputs on which this was seen; where the network takes it, of two batches.
         seconds: what it took.
     """
 
@@ -186,19 +187,24 @@ def _check_outputs(exact: nn.Module, patch: Sequence[InputSpec]) -> None:
 
 
 def _sizes(model: nn.Module, graph: ChannelGraph) -> list[tuple[InputSpec, ...]]:
-    """The patch, and one of uneven sides, odd ones where the network takes them."""
+    """The patch, and one more sample of uneven sides, odd ones where the network takes them."""
     twin = safe_copy(model)
-    for other in (
-        tuple(_resized(spec, [s + 2 * axis + 1 for axis, s in enumerate(spec.shape[2:])]) for spec in graph.patch),
-        tuple(_resized(spec, [s + axis % 2 * s // 2 for axis, s in enumerate(spec.shape[2:])]) for spec in graph.patch),
-    ):
+    for samples, sides in product((1, 0), (_odd, _longer)):
+        other = tuple(
+            InputSpec((spec.shape[0] + samples, spec.shape[1], *sides(spec.shape[2:])), spec.dtype)
+            for spec in graph.patch
+        )
         if accepts(twin, other):
             return [graph.patch, other]
     return [graph.patch]
 
 
-def _resized(spec: InputSpec, sides: Sequence[int]) -> InputSpec:
-    return InputSpec((*spec.shape[:2], *sides), spec.dtype)
+def _odd(sides: Sequence[int]) -> list[int]:
+    return [side + 2 * axis + 1 for axis, side in enumerate(sides)]
+
+
+def _longer(sides: Sequence[int]) -> list[int]:
+    return [side + axis % 2 * side // 2 for axis, side in enumerate(sides)]
 
 
 def _stays(exact: nn.Module, attempt: _Attempt) -> tuple[Stay, ...]:

@@ -38,7 +38,7 @@ _SPATIAL = re.compile(r"_?(max_pool|avg_pool|adaptive_avg_pool|adaptive_max_pool
 
 
 class InputDependentError(Exception):
-    """A network asks Python for a number that depends on its input, such as in ``if x.max() > 0``."""
+    """A network asks Python for a number that depends on its input, such as in ``if x.max() > 0`` or ``x[x > 0]``."""
 
 
 @final
@@ -48,7 +48,7 @@ class Influence(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Truth values and indices cannot be NaN; those that are made of NaN are remembered, and what is made of them is NaN.
 
     Raises:
-        InputDependentError: a number that NaN had an influence on is asked for.
+        InputDependentError: a number that NaN had an influence on is asked for, or decides how large a result is.
     """
 
     def __init__(self) -> None:
@@ -70,6 +70,8 @@ class Influence(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not reached:
             result = func(*args, **kwargs)
             return self._mark(result) if torch.Tag.nondeterministic_seeded in func.tags else result
+        if torch.Tag.dynamic_output_shape in func.tags and (name != "index" or any(map(_is_truth, reached))):
+            raise InputDependentError  # its shape is such a number
         if not all(_holds_nan(tensor) for tensor in reached):
             return self._mark(func(*args, **kwargs))
         if name in _FACTORS:
@@ -137,6 +139,10 @@ def _product(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs:
 
 def _tensors(tree: Any) -> Iterator[Tensor]:  # arguments and results of operators
     return (leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _is_truth(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.bool, torch.uint8)
 
 
 def _holds_nan(tensor: Tensor) -> bool:

@@ -1,6 +1,5 @@
 """The whole of a run's settings as frozen data: one YAML file, unknown keys fail."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,16 @@ from secateur.recipes.sweep import SweepRecipe
 from secateur.records import atomic_path
 from secateur.train.recipe import TrainRecipe
 
-_PATTERN = re.compile(r"\d+:\d+")  # 2:4, which YAML would read as a number to the base of 60
+
+class _Yaml(yaml.SafeLoader):
+    """YAML without numbers to the base of 60: 2:4 is text."""
+
+
+def _plain_number(loader: _Yaml, node: yaml.ScalarNode) -> int | str:
+    return node.value if ":" in node.value else loader.construct_yaml_int(node)
+
+
+_Yaml.add_constructor("tag:yaml.org,2002:int", _plain_number)
 
 
 class Recipe(BaseModel):
@@ -75,7 +83,7 @@ def read_recipe(path: Path) -> Recipe:
         RecipeError: the file is missing, not YAML, or not a recipe.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
     return parse_recipe(values, str(path))
@@ -115,7 +123,7 @@ def parse_settings(pairs: Sequence[str], *, sections: Sequence[str] | None = Non
                 f"it out."
             )
         try:
-            settings[key] = text if _PATTERN.fullmatch(text) else yaml.safe_load(text)
+            settings[key] = yaml.load(text, _Yaml)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {key}: {text!r} is not a value ({' '.join(str(error).split())}).") from error
     return settings
@@ -126,8 +134,10 @@ def _replace(values: dict[str, Any], key: str, value: Any) -> None:  # JSON valu
     holder: Any = values
     for depth, part in enumerate([*parents, last]):
         if not isinstance(holder, dict) or (part not in holder and ".".join(parents[:2]) != "network.kwargs"):
-            known = ", ".join(holder) if isinstance(holder, dict) else "nothing below it"
             where = ".".join(key.split(".")[:depth]) or "a recipe"
+            if holder is None:
+                raise RecipeError(f"--set {key}: this recipe has no {where}; give all of it, as {where}={{...}}.")
+            known = ", ".join(holder) if isinstance(holder, dict) else "nothing below it"
             raise RecipeError(f"--set {key}: {where} has no {part!r}; it has {known}.")
         if depth < len(parents):
             holder = holder.setdefault(part, {})  # a builder's arguments may be new ones

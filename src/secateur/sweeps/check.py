@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from secateur.roles import Role
 from secateur.session import require_side, task_of
-from secateur.sparsify import weights_within_reach
+from secateur.sparsify import require_rewindable, weights_within_reach
 from secateur.sweeps.cells import Cell
 from secateur.sweeps.plan import Plan
 
@@ -34,3 +34,5 @@ def require_possible(plan: Plan, waiting: Sequence[Cell]) -> None:
     hardest = {(cut.scope, cut.branches): cut for cut in sorted(cuts, key=lambda cut: cut.compression)}
     for cut in hardest.values():
         weights_within_reach(model, size, cut)
+        kept = cut.rewind_epoch == recipe.training.keep_epoch
+        require_rewindable(cut, recipe.training, dense="the dense training", kept=kept)

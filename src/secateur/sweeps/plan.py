@@ -1,5 +1,6 @@
 """What a sweep asks for: its cells, the sets on which each is measured, and whose latency is timed."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Plan:
             return False
         ratios = self.recipe.ratios
         if ratios is not None and isinstance(cell.variant, Weights):
-            shown = ratios.repeated_compressions or ratios.compressions
+            shown = ratios.compressions if ratios.repeated_compressions is None else ratios.repeated_compressions
             plain = cell.variant.score == "magnitude" and cell.variant.branch is None
             return plain and cell.variant.compression in shown
         leading = (self.recipe.sweep.criteria[0], "uniform") if ratios is None else (self.recipe.pruning.criterion,)
@@ -59,9 +60,16 @@ def plan_sweep(recipe: Recipe) -> Plan:
     """The cells of ``recipe.ratios`` where it is given, of ``recipe.sweep`` otherwise.
 
     Raises:
-        InputError: the task has no such sweep, or two sets have one name.
+        InputError: the task has no such sweep, or two sets or two cells have one name.
     """
-    return Plan(recipe, _cells(recipe), _sets(recipe))
+    cells = _cells(recipe)
+    twice = [name for name, count in Counter(cell.name for cell in cells).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"two networks of the sweep would be called {twice[0]}: a branch has the name of a scope, or two settings "
+            f"agree in six digits; leave one out."
+        )
+    return Plan(recipe, cells, _sets(recipe))
 
 
 def _cells(recipe: Recipe) -> tuple[Cell, ...]:

@@ -21,7 +21,7 @@ from secateur.data.sources import DataRecipe, locate
 from secateur.data.windows import NucleiSet, mirrored_to, to_tensor
 from secateur.deploy.parity import Labels, classes
 from secateur.deploy.runtimes import Array
-from secateur.errors import DataError, InputError
+from secateur.errors import CheckError, DataError, InputError
 from secateur.records import Record
 from secateur.tasks.inference import device_of, inference
 from secateur.tasks.nuclei_record import NucleiResult, Seconds, measure, summary
@@ -143,6 +143,7 @@ class NucleiTask:
         to its size. The model runs in eval mode where its parameters are, and gets its modes back.
 
         Raises:
+            CheckError: an output is not finite.
             InputError: the network has not two output channels.
         """
         from monai.inferers import sliding_window_inference
@@ -160,6 +161,11 @@ class NucleiTask:
                 sigma_scale=_BLEND,
             )
         maps = cast(Tensor, output)[0, :, :height, :width]
+        if not bool(maps.isfinite().all()):
+            raise CheckError(
+                "the network gives numbers that are not finite, so there is nothing to measure; take a checkpoint from "
+                "before its training diverged."
+            )
         return maps[0].sigmoid().cpu().numpy(), maps[1].cpu().numpy()
 
     def predict(self, model: nn.Module, image: ImageArray) -> LabelArray:

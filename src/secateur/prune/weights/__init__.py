@@ -2,7 +2,6 @@
 
 from secateur.prune.weights.choosing import magnitude_masks as magnitude_masks
 from secateur.prune.weights.choosing import random_masks as random_masks
-from secateur.prune.weights.choosing import shuffled as shuffled
 from secateur.prune.weights.masks import LayerDensity as LayerDensity
 from secateur.prune.weights.masks import WeightMasks as WeightMasks
 from secateur.prune.weights.prunable import CONVOLUTIONS as CONVOLUTIONS

@@ -68,16 +68,6 @@ def random_masks(
     return _choose(weights, scope, keys, within, f"random (seed {seed}), {scope}")
 
 
-def shuffled(masks: WeightMasks, *, seed: int) -> WeightMasks:
-    """Masks with as many weights in every layer as ``masks``, any of them: what the choice inside layers is worth."""
-    generator = torch.Generator().manual_seed(seed)
-    kept = {}
-    for name, mask in masks.kept.items():
-        order = torch.randperm(mask.numel(), generator=generator)
-        kept[name] = mask.flatten()[order].view(mask.shape)
-    return WeightMasks(kept, f"shuffled (seed {seed}): {masks.choice}", masks.asked, masks.too_small)
-
-
 def _choose(
     weights: Sequence[PrunableWeight], scope: Scope, keys: WeightKeys, within: WeightMasks | None, choice: str
 ) -> WeightMasks:

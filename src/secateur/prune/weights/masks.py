@@ -151,8 +151,10 @@ class WeightMasks:
             ema: averaged copies, such as `torch.optim.swa_utils.AveragedModel`; one or several.
 
         Raises:
-            InputError: an optimizer that holds none of the masked parameters.
-            PlanMismatchError: the masks belong to another network, at the start or, after a removal, at a step.
+            InputError: an optimizer that holds none of the masked parameters, or one of these that requires a
+                gradient and is in no optimizer: some other one may train it, and would bring back what has left.
+            PlanMismatchError: the masks belong to another network, at the start or, after a removal, at a step or
+                the end.
         """
         optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         averages = [ema] if isinstance(ema, nn.Module) else list(ema)
@@ -174,6 +176,7 @@ class WeightMasks:
                 hooks.enter_context(inner.register_step_post_hook(project))
             project()
             yield
+            project()  # what was loaded last
 
     def state_dict(self) -> dict[str, Tensor]:
         """The masks as tensors for a checkpoint; ``WeightMasks(state)`` holds as these do."""
@@ -249,7 +252,7 @@ def _bits(kept: Tensor, like: Tensor) -> Tensor:
 
 
 def _check_optimizers(optimizers: Sequence[Optimizer], masked: "Sequence[_Masked]") -> None:
-    own = {id(item.parameter) for item in masked}
+    own, trained = {id(item.parameter) for item in masked}, set[int]()
     for optimizer in optimizers:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if own.isdisjoint(map(id, held)):
@@ -257,3 +260,10 @@ def _check_optimizers(optimizers: Sequence[Optimizer], masked: "Sequence[_Masked
                 f"{type(getattr(optimizer, 'optimizer', optimizer)).__name__} holds {len(held)} parameters, none of "
                 f"the {len(own)} masked ones; give the optimizer that trains this network."
             )
+        trained |= set(map(id, held))
+    loose = [item.name for item in masked if item.parameter.requires_grad and id(item.parameter) not in trained]
+    if loose:
+        raise InputError(
+            f"{len(loose)} of the {len(own)} masked parameters are in no optimizer that was given, {loose[0]!r} "
+            f"first; give every optimizer that trains them, or freeze them with requires_grad_(False)."
+        )

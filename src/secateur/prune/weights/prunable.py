@@ -74,7 +74,7 @@ def prunable_weights(
     for path, layer in model.named_modules():
         if not isinstance(layer, layers):
             continue
-        own = {id(parameter) for parameter in layer.parameters()}
+        own = {id(parameter) for name, parameter in layer.named_parameters() if "bias" not in name}
         if own <= staying or not own & allowed:
             continue
         parameter = _kernel(path, layer)
@@ -86,7 +86,8 @@ def prunable_weights(
     if not found:
         raise InputError(
             f"{type(model).__name__} has no weights that may leave: of its {len(names)} parameters none is the kernel "
-            f"of a {', '.join(kind.__name__ for kind in layers)} outside of what is kept; keep less, or give layers."
+            f"of a {', '.join(kind.__name__ for kind in layers)} outside of what is kept; keep less (in a recipe "
+            f"sparsity.outputs=true), or give layers."
         )
     return tuple(found[name] for name in names.values() if name in found)
 

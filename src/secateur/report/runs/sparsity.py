@@ -93,6 +93,7 @@ def facts(prune: Record) -> list[tuple[str, str]]:
         ("Filters without a weight", f"{compaction['dead']:,}"),
         ("Filters that left for real", f"{compaction['left']:,}"),
         ("MACs left", f"{rounding.counted(reached['macs'])} ({rounding.percent(reached['macs_keep_ratio'])})"),
+        *_dense_files(prune.get("dense_sizes")),
         ("Plain file", rounding.megabytes(plain)),
         ("Plain file, gzip", _beside(sizes["gzip_bytes"], plain)),
         ("Sparse file", _beside(sizes["compressed_bytes"], plain)),
@@ -157,6 +158,14 @@ def _disk(sizes: Record) -> Finding:
         f"({rounding.times(plain / sizes['compressed_bytes'])} the sparse one)."
     )
     return Finding("On disk", text)
+
+
+def _dense_files(whole: Record | None) -> list[tuple[str, str]]:
+    """Of the network before the cut; older records do not say."""
+    if whole is None:
+        return []
+    plain, packed = whole["dense_bytes"], whole["gzip_bytes"]
+    return [("Dense network, plain file", rounding.megabytes(plain)), ("Dense network, gzip", _beside(packed, plain))]
 
 
 def _beside(size: int, plain: int) -> str:
