@@ -128,14 +128,20 @@ def test_rewinding_starts_from_the_early_weights(folder, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-def test_a_compaction_without_proof_leaves_nothing(folder, tmp_path, monkeypatch):
+def test_a_compaction_without_proof_keeps_what_was_trained(folder, tmp_path, monkeypatch):
     def fails(*_: object) -> None:
-        raise ProofError("planted")
+        raise ProofError("planted.")
 
-    monkeypatch.setattr("secateur.sparsify.compact", fails)
-    with pytest.raises(ProofError):
-        sparse(folder, tmp_path / "out", "sparsity.recovery=null")
+    with monkeypatch.context() as patch:
+        patch.setattr("secateur.sparsify.compact", fails)
+        with pytest.raises(ProofError, match=r"planted\. .*masked is the network .*--resume"):
+            sparse(folder, tmp_path / "out")
     assert not (tmp_path / "out" / "model.sparse.safetensors").exists()
+    assert kernels(load(tmp_path / "out" / "checkpoints" / "masked"))
+    for out, resume in (("out", True), ("straight", False)):
+        assert sparse(folder, tmp_path / out, resume=resume)["proof"]["passed"]
+    again, straight = ((tmp_path / out / "model.sparse.safetensors").read_bytes() for out in ("out", "straight"))
+    assert again == straight
 
 
 def test_the_watershed_of_the_dense_network_serves_its_cuts(folder, tmp_path, monkeypatch, capsys):

@@ -146,8 +146,7 @@ def sparsify(dense: RunFolder, recipe: Recipe, out: Path, session: Session) -> R
         resume=session.resume,
         console=session.console,
     )
-    with _abandoned_without_proof(run):
-        result = sparsify_in_rounds(job)
+    result = sparsify_in_rounds(job)
     save(result.model, out, spec=ground.spec, plan=result.plan, sparse=True)
     write_record(out / "prune.json", result.record)
     run.add(training=result.training)

@@ -13,10 +13,10 @@ from rich.console import Console
 from torch import nn
 
 from secateur.cost.macs import graph_macs, graph_params
-from secateur.errors import InputError
+from secateur.errors import InputError, ProofError
 from secateur.graph.records import ChannelGraph
 from secateur.nets.spec import ModelSpec
-from secateur.prune.compaction import compact
+from secateur.prune.compaction import Compaction, compact
 from secateur.prune.plan import PruningPlan
 from secateur.prune.removal_record import removal_record
 from secateur.prune.schedule import polynomial
@@ -87,7 +87,7 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
     Raises:
         BudgetError: nothing would be left.
         InputError: a branch is not there, or the epoch to rewind to was not kept.
-        ProofError: taking out dead filters was not exact; nothing is handed back.
+        ProofError: taking out dead filters was not exact; the folder keeps the network with its zeros in place.
     """
     weights = weights_within_reach(job.dense, job.size, job.recipe)
     model, masks = job.dense, WeightMasks({weight.name: _whole(weight) for weight in weights})
@@ -104,7 +104,7 @@ def sparsify_in_rounds(job: SparsityJob) -> SparsityResult:
     masks.check(model)
     save(model, job.folder / "checkpoints" / MASKED, spec=job.spec, sparse=True)
     graph = trace(model, torch.zeros(1, 3, job.size, job.size))
-    small, compaction = compact(model, graph)
+    small, compaction = _compacted(job, model, graph)
     compacted = graph.keep(compaction.plan.kept)
     record = {
         **_record(job, masks, graph, compacted, rounds),
@@ -214,6 +214,16 @@ def _recover(job: SparsityJob, recovery: TrainRecipe, number: int, model: nn.Mod
         resume=job.resume,
         console=job.console,
     )
+
+
+def _compacted(job: SparsityJob, model: nn.Module, graph: ChannelGraph) -> tuple[nn.Module, Compaction]:
+    try:
+        return compact(model, graph)
+    except ProofError as error:
+        raise ProofError(
+            f"{error} What was trained is not lost: {job.folder / 'checkpoints' / MASKED} is the network with its "
+            f"zeros in place, and --resume tries once more."
+        ) from error
 
 
 def _whole(weight: PrunableWeight) -> torch.Tensor:
