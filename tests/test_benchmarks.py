@@ -20,6 +20,7 @@ _FOLDER = Path(__file__).parents[1] / "benchmarks"
         ("engine", ["--member"], "expected one argument"),
         ("engine", ["record.json", "UNett"], "no network is called UNett"),
         ("polyp_kvasir", ["runs"], "required: records"),
+        ("tile", ["record.json"], "required: runs"),
     ],
 )
 def test_wrong_arguments_end_in_one_line_of_usage(monkeypatch, capsys, script, arguments, words):
