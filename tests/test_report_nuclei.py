@@ -245,6 +245,12 @@ def test_pictures_show_fates_by_colour(drawn):
     assert after[row + 5 * fine, column + 5 * fine][3] == 0
 
 
+def test_colours_are_apart():
+    colours = np.array(list(FATE_COLOURS.values()), float)
+    apart = np.abs(colours[:, None] - colours[None]).max(axis=-1) + 255 * np.eye(len(colours))
+    assert apart.min() > 90
+
+
 def test_a_tile_that_fits_is_shown_whole(runs):
     found = tile_picture("tile-0", dense=runs[0] / "predictions/test", pruned=runs[1] / "predictions/test")
     assert (found.left, found.top, found.width, found.height, found.whole) == (0, 0, 128, 128, True)

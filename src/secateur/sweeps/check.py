@@ -34,5 +34,6 @@ def require_possible(plan: Plan, waiting: Sequence[Cell]) -> None:
     hardest = {(cut.scope, cut.branches): cut for cut in sorted(cuts, key=lambda cut: cut.compression)}
     for cut in hardest.values():
         weights_within_reach(model, size, cut)
-        kept = cut.rewind_epoch == recipe.training.keep_epoch
-        require_rewindable(cut, recipe.training, dense="the dense training", kept=kept)
+    if cuts:
+        kept = recipe.sparsity.rewind_epoch == recipe.training.keep_epoch
+        require_rewindable(recipe.sparsity, recipe.training, dense="the dense training", kept=kept)

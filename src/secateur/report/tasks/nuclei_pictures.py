@@ -16,7 +16,7 @@ from secateur.metrics.instance import instance_overlaps
 from secateur.report.tasks.pictures import Colour, image_file, jpeg, overlay, prediction_file, truth_file
 
 FATE_COLOURS: Final[Mapping[str, Colour]] = MappingProxyType(
-    {  # as the task draws them: apart from the stain's pinks, and from each other without red against green
+    {  # apart from the stain's pinks, and from each other without red against green
         "kept": (40, 255, 110),
         "merged": (0, 225, 255),
         "split": (30, 60, 255),
